@@ -1,0 +1,144 @@
+/**
+ * The contract between the optimizer and a device, for those who use a backend.
+ *
+ * A backend owns memory and runs operations on it, one after another, in the order in which they were
+ * submitted. submit() never blocks on device work; completions are counted, and the owner's loop is
+ * woken. It never logs: it answers with a status. All calls come from one thread, the loop's.
+ *
+ * Host code reaches device memory through COPY operations only; staging memory (pinned on a GPU) has
+ * a host address and may be an operand of every operation, so gradients are received into it and
+ * read by the step where they lie.
+ */
+#ifndef ADAMD_BACKEND_H
+#define ADAMD_BACKEND_H
+
+#include "adamd/options.h"
+#include "adamd/status.h"
+
+struct adamd_backend;
+struct adamd_buffer; // each backend defines its own
+
+enum adamd_memory { ADAMD_DEVICE, ADAMD_STAGING };
+
+/** Wakes the owner's loop: may be called from any thread, and must do no more. */
+typedef void adamd_notify_fn(void *arg);
+
+/**
+ * The fastest CPU backend that this machine can run, or the one called `variant` ("base", "avx2",
+ * "avx512", "neon"; NULL for the fastest). `threads` 0 means one for each CPU that the process may
+ * use. NULL if the variant is not built or the machine lacks it, or out of memory or threads.
+ */
+struct adamd_backend *adamd_cpu_backend_create(const char *variant, unsigned threads,
+                                               adamd_notify_fn *notify, void *notify_arg);
+
+/** The variants that this machine can run, fastest first, ended by NULL. */
+const char *const *adamd_cpu_variants(void);
+
+/** Waits for what is in flight, frees what was not freed. NULL is harmless. */
+void adamd_backend_destroy(struct adamd_backend *backend);
+
+/** "cpu-avx2". Lives as long as the backend. */
+const char *adamd_backend_name(const struct adamd_backend *backend);
+unsigned adamd_backend_threads(const struct adamd_backend *backend);
+
+/**
+ * At least `bytes` bytes (more than 0), aligned to 256, with undefined content, and already backed by
+ * physical memory where the backend can arrange it cheaply. NO_MEMORY or DEVICE_LOST.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_backend_alloc(struct adamd_backend *backend,
+                                                     enum adamd_memory memory, size_t bytes,
+                                                     struct adamd_buffer **ret_buffer);
+
+/** The buffer must not be in use by an operation in flight. NULL is harmless. */
+void adamd_backend_free(struct adamd_backend *backend, struct adamd_buffer *buffer);
+
+/** Where the host sees a staging buffer. Asserts that it is one. */
+void *adamd_buffer_host(struct adamd_buffer *buffer);
+size_t adamd_buffer_bytes(const struct adamd_buffer *buffer);
+
+/** Bytes allocated now, of both kinds. */
+size_t adamd_backend_resident(const struct adamd_backend *backend);
+
+/** One worker's gradient in a step: laid out as the arena. */
+struct adamd_source {
+    struct adamd_buffer *gradient;
+    float weight; // ignored when it is the only source of a run
+};
+
+/**
+ * A range of elements that one rule updates from one set of sources. The gradient of an element is,
+ * with one source, its value; with more, the weighted mean
+ *     (fma(w_k, g_k, ... fma(w_1, g_1, w_0 * g_0))) / weight_sum
+ * in the order given, in float32. Runs ascend and do not overlap; offsets are multiples of 16.
+ */
+struct adamd_run {
+    uint64_t offset, count; // elements
+    uint32_t rule;          // index into rules
+    uint32_t sources_first; // index into source_indices
+    uint32_t sources_count; // at least 1
+};
+
+struct adamd_step {
+    struct adamd_buffer *param, *exp_avg, *exp_avg_sq;
+    struct adamd_buffer *max_exp_avg_sq; // NULL if no rule says amsgrad
+    struct adamd_buffer *publish;        // staging; the new parameters of ALL elements of the arena
+                                         // [0, element_count) are written here too; NULL: not
+    uint64_t element_count;              // of the arena
+    const struct adamd_rule *rules;
+    uint32_t rule_count;
+    const struct adamd_source *sources;
+    uint32_t source_count;
+    const uint32_t *source_indices;
+    uint32_t source_index_count;
+    float weight_sum;
+    const struct adamd_run *runs;
+    uint32_t run_count;
+    // The sum of the squares of the (mean) gradient in double, folded in an order that depends on the
+    // runs alone, never on the number of threads. Written before the step is counted as completed.
+    double *ret_square_sum;
+};
+
+struct adamd_copy {
+    struct adamd_buffer *to, *from; // of either kind
+    uint64_t to_offset, from_offset, bytes;
+};
+
+struct adamd_fill {
+    struct adamd_buffer *to;
+    uint64_t offset, bytes; // zeros
+};
+
+/** to[i] = to[i] + from[i] over a range of float32 elements: what PyTorch's backward() does. */
+struct adamd_accumulate {
+    struct adamd_buffer *to, *from;
+    uint64_t offset, count; // elements
+};
+
+enum adamd_op_kind { ADAMD_OP_STEP, ADAMD_OP_COPY, ADAMD_OP_FILL, ADAMD_OP_ACCUMULATE };
+
+struct adamd_op {
+    enum adamd_op_kind kind;
+    union {
+        struct adamd_step step;
+        struct adamd_copy copy;
+        struct adamd_fill fill;
+        struct adamd_accumulate accumulate;
+    };
+};
+
+/**
+ * Queues an operation and returns. `op` itself is copied; buffers and arrays that it points to stay
+ * untouched by the caller until adamd_backend_completed() has counted it. At most
+ * ADAMD_OPS_IN_FLIGHT_MAX may be in flight: more is BUSY. Fails with DEVICE_LOST, from then on for
+ * every call, once the device is lost.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_backend_submit(struct adamd_backend *backend,
+                                                      const struct adamd_op *op);
+
+/** How many operations have completed since creation; DEVICE_LOST once the device is lost. */
+ADAMD_MUST_USE enum adamd_status adamd_backend_completed(struct adamd_backend *backend,
+                                                         uint64_t *ret_count);
+
+enum { ADAMD_OPS_IN_FLIGHT_MAX = 256 };
+
+#endif
