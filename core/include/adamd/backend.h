@@ -1,13 +1,14 @@
 /**
  * The contract between the optimizer and a device, for those who use a backend.
  *
- * A backend owns memory and runs operations on it, one after another, in the order in which they were
- * submitted. submit() never blocks on device work; completions are counted, and the owner's loop is
- * woken. It never logs: it answers with a status. All calls come from one thread, the loop's.
+ * A backend owns memory and runs operations on it, one after another, in the order in which they
+ * were submitted. submit() never blocks on device work; completions are counted, and the owner's
+ * loop is woken. It never logs: it answers with a status. All calls come from one thread, the
+ * loop's.
  *
- * Host code reaches device memory through COPY operations only; staging memory (pinned on a GPU) has
- * a host address and may be an operand of every operation, so gradients are received into it and
- * read by the step where they lie.
+ * Host code reaches device memory through COPY operations only; staging memory (pinned on a GPU)
+ * has a host address and may be an operand of every operation, so gradients are received into it
+ * and read by the step where they lie.
  */
 #ifndef ADAMD_BACKEND_H
 #define ADAMD_BACKEND_H
@@ -42,8 +43,8 @@ const char *adamd_backend_name(const struct adamd_backend *backend);
 unsigned adamd_backend_threads(const struct adamd_backend *backend);
 
 /**
- * At least `bytes` bytes (more than 0), aligned to 256, with undefined content, and already backed by
- * physical memory where the backend can arrange it cheaply. NO_MEMORY or DEVICE_LOST.
+ * At least `bytes` bytes (more than 0), aligned to 256, with undefined content, and already backed
+ * by physical memory where the backend can arrange it cheaply. NO_MEMORY or DEVICE_LOST.
  */
 ADAMD_MUST_USE enum adamd_status adamd_backend_alloc(struct adamd_backend *backend,
                                                      enum adamd_memory memory, size_t bytes,
@@ -93,8 +94,9 @@ struct adamd_step {
     float weight_sum;
     const struct adamd_run *runs;
     uint32_t run_count;
-    // The sum of the squares of the (mean) gradient in double, folded in an order that depends on the
-    // runs alone, never on the number of threads. Written before the step is counted as completed.
+    // The sum of the squares of the (mean) gradient in double, folded in an order that depends on
+    // the runs alone, never on the number of threads. Written before the step is counted as
+    // completed.
     double *ret_square_sum;
 };
 

@@ -1,0 +1,402 @@
+/**
+ * One model: parameters and Adam state on a backend, the policy that turns pushes into steps, and
+ * the versions that pulls are given. The optimizer without any I/O.
+ *
+ * Everything here is called on the loop's thread and returns at once. What takes time ends in a
+ * callback, which comes from adamd_queue_poll(), adamd_model_tick() or another call on the model,
+ * and may call the model again. Each callback comes exactly once, unless its call was given up
+ * first. Times are monotonic milliseconds.
+ *
+ * A version becomes visible (to pulls, answers and records) when its step has completed on the
+ * backend. One step is in flight at a time; pushes that arrive meanwhile wait in their slots.
+ */
+#ifndef ADAMD_MODEL_H
+#define ADAMD_MODEL_H
+
+#include "adamd/layout.h"
+#include "adamd/options.h"
+#include "adamd/queue.h"
+#include "adamd/workers.h"
+
+struct adamd_model;
+
+// ---------------------------------------------------------------------------------- making a model
+
+enum adamd_trigger { ADAMD_EACH_PUSH, ADAMD_BARRIER, ADAMD_MANUAL };
+enum adamd_nonfinite { ADAMD_NONFINITE_REJECT, ADAMD_NONFINITE_SKIP, ADAMD_NONFINITE_ALLOW };
+
+struct adamd_policy {
+    enum adamd_trigger trigger;
+    enum adamd_nonfinite nonfinite;
+    uint32_t quorum;        // BARRIER: 0 means all live workers
+    uint64_t deadline_ms;   // BARRIER: 0 means none
+    uint32_t min_workers;   // BARRIER: 0 means 1
+    uint64_t max_staleness; // EACH_PUSH: UINT64_MAX means any
+    uint64_t lease_ms;      // 0 means 30,000
+};
+
+ADAMD_MUST_USE enum adamd_status adamd_policy_check(const struct adamd_policy *policy,
+                                                    struct adamd_fault *fault);
+
+struct adamd_group_spec {
+    struct adamd_options options;
+    const uint32_t *tensors; // indices, in order
+    uint32_t tensor_count;
+};
+
+struct adamd_model_spec {
+    const struct adamd_tensor_spec *tensors;
+    uint32_t tensor_count;
+    const struct adamd_group_spec *groups; // together: each tensor exactly once
+    uint32_t group_count;
+    struct adamd_policy policy;
+    uint32_t slots_max;          // gradients held at once: receiving, staged and accumulated
+    uint32_t published_max;      // versions held for readers, at least 2
+    uint64_t resident_bytes_max; // of this model; 0 means any
+};
+
+enum adamd_model_state {
+    ADAMD_MODEL_INITIALIZING,
+    ADAMD_MODEL_ACTIVE,
+    ADAMD_MODEL_PAUSED,
+    ADAMD_MODEL_RESTORING,
+    ADAMD_MODEL_FAILED,
+};
+
+/**
+ * Checks all of `spec` before anything is allocated. `queue` is borrowed and outlives the model.
+ * The model is INITIALIZING until a restore or adamd_model_initialize() made it ACTIVE.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_model_create(struct adamd_queue *queue,
+                                                    const struct adamd_model_spec *spec,
+                                                    struct adamd_model **ret_model,
+                                                    struct adamd_fault *fault);
+
+/** As adamd_model_create(), but only checks and tells what it would take. */
+ADAMD_MUST_USE enum adamd_status adamd_model_validate(const struct adamd_model_spec *spec,
+                                                      uint64_t *ret_resident_bytes,
+                                                      struct adamd_fault *fault);
+
+/**
+ * Ends everything that waits with CANCELLED, then frees the model as soon as its operations in
+ * flight have completed. The model is not to be touched any more. NULL is harmless.
+ */
+void adamd_model_destroy(struct adamd_model *model);
+
+/** Zeros in all parameters and state. OK at once where it is ACTIVE soon; else why not. */
+ADAMD_MUST_USE enum adamd_status adamd_model_initialize(struct adamd_model *model,
+                                                        struct adamd_fault *fault);
+
+// ------------------------------------------------------------------------------------- looking at
+// it
+
+struct adamd_model_info {
+    enum adamd_model_state state;
+    uint64_t generation, version;
+    uint64_t config_count; // goes up with every change of options or policy
+    uint64_t resident_bytes;
+    uint32_t group_count, live_workers, slots_in_use;
+    struct adamd_policy policy;
+    struct adamd_push_counts counts;
+};
+
+struct adamd_model_info adamd_model_info(const struct adamd_model *model, uint64_t now_ms);
+const struct adamd_layout *adamd_model_layout(const struct adamd_model *model);
+const struct adamd_workers *adamd_model_workers(const struct adamd_model *model);
+const struct adamd_options *adamd_model_options(const struct adamd_model *model, uint32_t group);
+/** The tensors of a group, in order. */
+const uint32_t *adamd_model_group(const struct adamd_model *model, uint32_t group,
+                                  uint32_t *ret_count);
+uint32_t adamd_model_group_of(const struct adamd_model *model, uint32_t tensor);
+/** Adam's t of one tensor, as of the visible version. */
+uint64_t adamd_model_step_of(const struct adamd_model *model, uint32_t tensor);
+
+struct adamd_contribution {
+    char worker[ADAMD_WORKER_ID_MAX + 1];
+    uint64_t epoch, sequence, staleness;
+    double weight;
+};
+
+enum { ADAMD_METRICS_MAX = 64, ADAMD_METRIC_KEY_MAX = 64, ADAMD_STEPS_KEPT = 4096 };
+
+struct adamd_metric {
+    char key[ADAMD_METRIC_KEY_MAX + 1];
+    double value;
+};
+
+/** One version: how it came about. Owned by the model; stays until ADAMD_STEPS_KEPT newer ones
+ * came. */
+struct adamd_step_record {
+    uint64_t generation, version, time_unix_ns;
+    struct adamd_contribution *contributions; // ascending rank
+    uint32_t contribution_count;
+    struct adamd_metric *metrics; // weighted means
+    uint32_t metric_count;
+    double weight, grad_norm, lr;
+    struct adamd_push_counts counts; // of the model, when the version became visible
+    uint64_t barrier_ns, update_ns;
+    bool skipped;     // no version came of it
+    uint64_t ordinal; // 1, 2, 3, ... over all records, skipped ones too
+};
+
+/** The record with the lowest ordinal above `after`, or NULL. */
+const struct adamd_step_record *adamd_model_next_record(const struct adamd_model *model,
+                                                        uint64_t after_ordinal);
+/** The record that made `version` in the current generation, or NULL. */
+const struct adamd_step_record *adamd_model_record_of(const struct adamd_model *model,
+                                                      uint64_t version);
+
+/** Called after each new record, and when the state or generation changes. One listener. */
+typedef void adamd_changed_fn(void *arg);
+void adamd_model_listen(struct adamd_model *model, adamd_changed_fn *on_changed, void *arg);
+
+// ----------------------------------------------------------------------------------------- workers
+
+struct adamd_registration {
+    const struct adamd_worker *worker;
+    uint64_t generation, version, epoch, lease_ms;
+};
+
+/**
+ * Registers as adamd_workers_register(); a fresh epoch drops what the old one had staged. A worker
+ * that saw (`generation`, `acknowledged_version`) which this model does not have is STATE_BEHIND;
+ * `generation` 0 says nothing.
+ */
+ADAMD_MUST_USE enum adamd_status
+adamd_model_register(struct adamd_model *model, const char *id, const char *nonce, uint32_t rank,
+                     uint64_t generation, uint64_t acknowledged_version, uint64_t now_ms,
+                     struct adamd_registration *ret_registration, struct adamd_fault *fault);
+ADAMD_MUST_USE enum adamd_status adamd_model_renew(struct adamd_model *model, const char *id,
+                                                   uint64_t epoch, uint64_t now_ms,
+                                                   struct adamd_fault *fault);
+/** `epoch` 0 means whatever it is. */
+ADAMD_MUST_USE enum adamd_status adamd_model_deregister(struct adamd_model *model, const char *id,
+                                                        uint64_t epoch, uint64_t now_ms,
+                                                        struct adamd_fault *fault);
+
+// -------------------------------------------------------------------------------------------- push
+
+struct adamd_push; // from adamd_push_begin() to its decision, or to adamd_push_abandon()
+
+struct adamd_push_head {
+    const char *worker;  // borrowed for the call, as are the arrays
+    uint64_t generation; // 0: whatever it is
+    uint64_t epoch, sequence;
+    bool has_base_version;
+    uint64_t base_version;
+    double weight;           // more than 0, finite
+    const uint32_t *tensors; // that have a gradient, ascending; NULL: all
+    uint32_t tensor_count;
+    uint64_t byte_size; // announced; must be what the tensors take. UINT64_MAX: not announced
+    uint32_t crc32c;    // 0: not checked
+    bool replace;       // MANUAL
+    const struct adamd_metric *metrics;
+    uint32_t metric_count;
+    bool wants_parameters; // a pull of the version follows: the step itself publishes it
+};
+
+/**
+ * The end of a push. With status OK the outcome is decided; else the push was refused (rejected,
+ * aborted, generation gone) and left no trace but a counter. `push` is gone after this call.
+ */
+typedef void adamd_decided_fn(void *arg, enum adamd_status status,
+                              const struct adamd_outcome *outcome, bool duplicate,
+                              const struct adamd_fault *fault);
+
+/**
+ * Admission, before a byte of the body: state, generation, worker, epoch, sequence, base version,
+ * tensors, length, a free slot. Fails with the fault that the decision table gives; then there is
+ * no push. On OK:
+ * - `*ret_push` set, and `*ret_wants_body` true: send the bytes, then commit;
+ * - `*ret_push` set, and `*ret_wants_body` false: the same push is staged already, wait with it;
+ * - `*ret_push` NULL: the push was decided before, and `ret_outcome` is the first answer.
+ */
+ADAMD_MUST_USE enum adamd_status
+adamd_push_begin(struct adamd_model *model, const struct adamd_push_head *head, uint64_t now_ms,
+                 adamd_decided_fn *on_decided, void *arg, struct adamd_push **ret_push,
+                 bool *ret_wants_body, struct adamd_outcome *ret_outcome,
+                 struct adamd_fault *fault);
+
+/**
+ * The next `size` bytes of the body in wire order: little-endian, the pushed tensors in table
+ * order, without padding. Goes straight into the slot; watches for non-finite values and the
+ * checksum on the way. LAYOUT_MISMATCH past the end. A failure refuses the push; abandon it.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_push_append(struct adamd_push *push, const void *data,
+                                                   size_t size, struct adamd_fault *fault);
+
+/** As append, to one tensor: for bodies in another order. Each tensor from its start, without gaps.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_push_write(struct adamd_push *push, uint32_t tensor,
+                                                  const void *data, size_t size,
+                                                  struct adamd_fault *fault);
+
+/**
+ * The body is complete. LAYOUT_MISMATCH (bytes are missing), CRC_MISMATCH, NONFINITE: refused, and
+ * the push is gone, without a callback. OK: `on_decided` will tell, at the earliest from inside
+ * this call.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_push_commit(struct adamd_push *push, uint64_t now_ms,
+                                                   struct adamd_fault *fault);
+
+/**
+ * Nobody waits for this push any more: no callback will come. One that still wanted bytes is
+ * dropped and counted as aborted; one that is complete stays, will be decided, and answers a
+ * repeat.
+ */
+void adamd_push_abandon(struct adamd_push *push);
+
+// ------------------------------------------------------------------------------- MANUAL: step,
+// zero
+
+typedef void adamd_stepped_fn(void *arg, enum adamd_status status,
+                              const struct adamd_step_record *record, bool duplicate);
+
+/**
+ * Steps with what is accumulated; parameters without a gradient are skipped; with none at all no
+ * version is made and the record is NULL. `expected_version` UINT64_MAX is not checked; else a
+ * repeat of the step that left `expected_version` gets its record again. `options` (may be NULL)
+ * replaces each group's for this step: an array of group_count. BAD_FIELD unless the trigger is
+ * MANUAL. Gradients stay, as in PyTorch, until zero_grad.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_model_step(struct adamd_model *model,
+                                                  uint64_t expected_version,
+                                                  const struct adamd_options *options,
+                                                  adamd_stepped_fn *on_stepped, void *arg,
+                                                  struct adamd_fault *fault);
+
+ADAMD_MUST_USE enum adamd_status adamd_model_zero_grad(struct adamd_model *model, bool set_to_none,
+                                                       struct adamd_fault *fault);
+
+// -------------------------------------------------------------------------------------------- pull
+
+/** A published copy of one version. Reference-counted; host memory that nobody writes any more. */
+struct adamd_published {
+    const unsigned char *host; // the arena: tensor i at layout.tensors[i].offset elements
+    uint64_t generation, version;
+};
+
+void adamd_published_release(struct adamd_model *model, const struct adamd_published *published);
+
+/** A wait of any kind, in the caller's memory. Zeroed means: not waiting. */
+struct adamd_wait {
+    struct adamd_wait *next, **link;
+    void (*on_ready)(void *arg, enum adamd_status status, const void *what);
+    void *arg;
+    uint64_t min_version;
+};
+
+/** Gives the wait up; its callback will not come. Harmless if it is not waiting. */
+void adamd_wait_cancel(struct adamd_wait *wait);
+
+/**
+ * Waits for a published copy of the first version >= `min_version`; `what` is then a
+ * struct adamd_published that the callee must release. BUSY if all copies are held by readers of
+ * other versions. May call back from inside this call. Deadlines are the caller's: cancel.
+ */
+void adamd_model_pull(struct adamd_model *model, uint64_t min_version, struct adamd_wait *wait,
+                      void (*on_ready)(void *arg, enum adamd_status status, const void *what),
+                      void *arg);
+
+// ------------------------------------------------------------------------------------- whole state
+
+enum adamd_array {
+    ADAMD_PARAM,
+    ADAMD_EXP_AVG,
+    ADAMD_EXP_AVG_SQ,
+    ADAMD_MAX_EXP_AVG_SQ,
+    ADAMD_ARRAY_COUNT
+};
+
+/** All state of one version, in host memory. */
+struct adamd_capture {
+    const unsigned char *arrays[ADAMD_ARRAY_COUNT]; // arenas; NULL: no group has amsgrad
+    const uint64_t *steps;                          // Adam's t, by tensor
+    const struct adamd_options *options;            // by group
+    uint64_t generation, version;
+};
+
+/**
+ * Freezes one version and copies it out. OPERATION_RUNNING while another capture is held. `what` is
+ * a struct adamd_capture that the callee must release.
+ */
+void adamd_model_capture(struct adamd_model *model, struct adamd_wait *wait,
+                         void (*on_ready)(void *arg, enum adamd_status status, const void *what),
+                         void *arg);
+void adamd_capture_release(struct adamd_model *model, const struct adamd_capture *capture);
+
+struct adamd_restore;
+
+/**
+ * Takes in a whole state beside the running one. Nothing changes before commit. Arrays that are not
+ * written are zeros; every parameter must be written whole.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_restore_begin(struct adamd_model *model,
+                                                     struct adamd_restore **ret_restore,
+                                                     struct adamd_fault *fault);
+/** The next bytes of one array of one tensor, from its start. LAYOUT_MISMATCH past its end. */
+ADAMD_MUST_USE enum adamd_status adamd_restore_write(struct adamd_restore *restore,
+                                                     enum adamd_array array, uint32_t tensor,
+                                                     const void *data, size_t size,
+                                                     struct adamd_fault *fault);
+void adamd_restore_step(struct adamd_restore *restore, uint32_t tensor, uint64_t t);
+/** By group; checked. Not called: the model's options stay. */
+ADAMD_MUST_USE enum adamd_status adamd_restore_options(struct adamd_restore *restore,
+                                                       const struct adamd_options *options,
+                                                       uint32_t count, struct adamd_fault *fault);
+/** What capture shows after commit would digest to this; see adamd_state_digest(). */
+void adamd_restore_view(const struct adamd_restore *restore, struct adamd_capture *ret_view);
+/**
+ * Replaces the state at the next version boundary: `version` is the model's new version, the
+ * generation goes up (not from INITIALIZING), epochs end, all pushes in flight are answered
+ * RUN_RESTORED, gradients are None. LAYOUT_MISMATCH names the first array that is incomplete, and
+ * then nothing has changed. The restore is gone after this call.
+ */
+ADAMD_MUST_USE enum adamd_status
+adamd_restore_commit(struct adamd_restore *restore, uint64_t version, struct adamd_wait *wait,
+                     void (*on_ready)(void *arg, enum adamd_status status, const void *what),
+                     void *arg, struct adamd_fault *fault);
+void adamd_restore_abandon(struct adamd_restore *restore);
+
+/**
+ * XXH3-128 over layout, options, steps and all state arrays, padding left out. Pure: may run on any
+ * thread while the capture is held. `layout` and group membership belong to the model.
+ */
+void adamd_state_digest(const struct adamd_layout *layout, const struct adamd_capture *capture,
+                        uint32_t group_count, uint64_t ret_digest[2]);
+
+// --------------------------------------------------------------------------------- changing it
+// live
+
+/**
+ * New options for one group, checked; they hold from the next step on, which makes
+ * `*ret_version`. Turning amsgrad on allocates its array (zeros).
+ */
+ADAMD_MUST_USE enum adamd_status adamd_model_set_options(struct adamd_model *model, uint32_t group,
+                                                         const struct adamd_options *options,
+                                                         uint64_t *ret_version,
+                                                         struct adamd_fault *fault);
+/** Staged pushes are decided under the new policy. */
+ADAMD_MUST_USE enum adamd_status adamd_model_set_policy(struct adamd_model *model,
+                                                        const struct adamd_policy *policy,
+                                                        uint64_t now_ms, struct adamd_fault *fault);
+/** A paused model answers pulls and refuses pushes; what was committed is still decided. */
+ADAMD_MUST_USE enum adamd_status adamd_model_pause(struct adamd_model *model,
+                                                   struct adamd_fault *fault);
+ADAMD_MUST_USE enum adamd_status adamd_model_resume(struct adamd_model *model,
+                                                    struct adamd_fault *fault);
+
+// ---------------------------------------------------------------------------------------------
+// time
+
+/** Acts on leases and deadlines. To be called at adamd_model_next_due() and after a long
+ * standstill. */
+void adamd_model_tick(struct adamd_model *model, uint64_t now_ms);
+uint64_t adamd_model_next_due(const struct adamd_model *model, uint64_t now_ms);
+
+/** Shutting down: new pushes are DRAINING; an open round closes if it can, else is STEP_ABORTED. */
+void adamd_model_drain(struct adamd_model *model, uint64_t now_ms);
+/** True when nothing is in flight any more. */
+bool adamd_model_idle(const struct adamd_model *model);
+
+#endif
