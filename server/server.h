@@ -1,0 +1,52 @@
+/**
+ * The daemon's state, owned by the loop's thread: the loop, the backend, the models by name. No global
+ * variables: everything is reached from here.
+ */
+#ifndef ADAMD_SERVER_SERVER_H
+#define ADAMD_SERVER_SERVER_H
+
+#include "adamd/model.h"
+#include "config.h"
+
+#include <uv.h>
+
+/** A model and what the daemon knows of it beyond core. Stays at its address until it is deleted. */
+struct served_model {
+    char id[64];
+    char uid[33];
+    char display_name[128];
+    struct {
+        char key[65], value[257];
+    } labels[32];
+    size_t label_count;
+    struct adamd_model *model;
+    uint64_t create_time_ns, update_time_ns; // since 1970
+    struct server *server;
+    struct follower *followers; // exchanges that follow the steps
+    struct served_model *next;
+};
+
+struct server {
+    uv_loop_t *loop;
+    const struct config *config;
+    struct adamd_backend *backend;
+    struct adamd_queue *queue;
+    struct served_model *models; // in order of creation
+    uint32_t model_count;
+    uint64_t start_time_ns;
+    bool draining;
+    struct reactor *reactor;
+};
+
+struct served_model *server_find(struct server *server, const char *id);
+
+/** Loop time in milliseconds. */
+uint64_t server_now_ms(const struct server *server);
+
+/** Something changed that may be due earlier than the timer is set: arms it again. */
+void server_rearm(struct server *server);
+
+/** Stops taking work; ends the loop when everything accepted is answered. */
+void server_drain(struct server *server);
+
+#endif
