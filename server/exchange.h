@@ -42,11 +42,14 @@ struct route {
     const char *const *parameters; // query parameters that it knows, NULL-terminated; "metric." is a prefix
     size_t body_max;               // 0: no body; bodies are collected up to here ...
     bool streams;                  // ... unless it streams: then `body` gets the bytes, Content-Length is required
+    const void *call;              // the handler's own: what a handler of many rows asks of this one
 };
 
 // ------------------------------------------------------------------------------------- the request
 
 struct server *exchange_server(struct exchange *exchange);
+/** The row that the request matched. */
+const struct route *exchange_route(const struct exchange *exchange);
 /** The handler's own. NULL at first; `gone` frees it. */
 void exchange_set_state(struct exchange *exchange, void *state);
 void *exchange_state(const struct exchange *exchange);

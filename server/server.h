@@ -22,7 +22,11 @@ struct served_model {
     struct adamd_model *model;
     uint64_t create_time_ns, update_time_ns; // since 1970
     struct server *server;
+    uint64_t meta_count;        // changes of labels and display name: a part of the ETag
+    struct use *uses;           // exchanges that hold the model, see use.h
     struct follower *followers; // exchanges that follow the steps
+    struct weights *weights;    // the file's head for pulls, made at the first, see handlers_pull.c
+    bool deleted;               // out of the list; freed with its last use
     struct served_model *next;
 };
 
