@@ -6,6 +6,7 @@
 #define ADAMD_SERVER_SERVER_H
 
 #include "adamd/model.h"
+#include "codec/label.h"
 #include "config.h"
 
 #include <uv.h>
@@ -14,10 +15,8 @@
 struct served_model {
     char id[64];
     char uid[33];
-    char display_name[128];
-    struct {
-        char key[65], value[257];
-    } labels[32];
+    char display_name[CODEC_DISPLAY_NAME_MAX + 1];
+    struct codec_label labels[CODEC_LABELS_MAX];
     size_t label_count;
     struct adamd_model *model;
     uint64_t create_time_ns, update_time_ns; // since 1970
