@@ -46,14 +46,18 @@ struct adamd_push_counts {
     uint64_t applied, staged, duplicate, stale, skipped, rejected, aborted;
 };
 
-/** Public to read. Owned by the table; stays at its address until the table is finished. */
+/**
+ * Public to read. Owned by the table; stays at its address until the table is finished. A full
+ * table gives the place of a worker that is gone, with nothing in flight, to a new one.
+ */
 struct adamd_worker {
     char id[ADAMD_WORKER_ID_MAX + 1];
     char nonce[ADAMD_NONCE_MAX + 1];
     uint32_t rank;
     uint64_t epoch;         // 0: known, but not registered in this generation
+    uint64_t epoch_last;    // the highest that was ever given out
     uint64_t last_sequence; // decided
-    uint64_t admitted;      // highest sequence that was let in and neither decided nor refused
+    uint64_t admitted;      // highest sequence that was let in; last_sequence if none is in flight
     uint64_t lease_end_ms;
     struct adamd_outcome outcomes[ADAMD_OUTCOMES_KEPT]; // by sequence % ADAMD_OUTCOMES_KEPT
     struct adamd_outcome previous;                      // the last outcome of the epoch before
@@ -65,6 +69,7 @@ struct adamd_workers {
     struct adamd_worker **list; // ascending rank
     uint32_t count;
     uint64_t lease_ms;
+    uint64_t epoch_floor; // the highest epoch of workers that a full table forgot
 };
 
 void adamd_workers_finish(struct adamd_workers *workers);
@@ -110,7 +115,8 @@ enum adamd_verdict adamd_workers_admit(struct adamd_workers *workers, const char
 /** The sequence of `outcome` is decided: asserts that it is last_sequence + 1. */
 void adamd_workers_decide(struct adamd_worker *worker, const struct adamd_outcome *outcome);
 
-/** The push was refused or cut off before it was decided: its number may be used again. */
+/** The push was refused or cut off before it was decided: its number may be used again, and those
+ *  that were let in after it are withdrawn too. */
 void adamd_workers_withdraw(struct adamd_worker *worker, uint64_t sequence);
 
 /** A worker that is registered and whose lease has not ended is live. */
