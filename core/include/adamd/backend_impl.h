@@ -16,7 +16,7 @@ struct adamd_backend_ops {
     enum adamd_status (*submit)(struct adamd_backend *, const struct adamd_op *);
     enum adamd_status (*completed)(struct adamd_backend *, uint64_t *ret_count);
     unsigned (*threads)(const struct adamd_backend *);
-    void (*destroy)(struct adamd_backend *);
+    void (*destroy)(struct adamd_backend *); // waits for what is in flight
 };
 
 /** The first member of each backend's own struct. */
@@ -24,20 +24,27 @@ struct adamd_backend {
     const struct adamd_backend_ops *ops;
     adamd_notify_fn *notify; // after completed operations
     void *notify_arg;
-    uint64_t submitted; // kept by backend.c
+    // Kept by backend.c:
+    uint64_t submitted;
     size_t resident_bytes;
+    struct adamd_buffer *buffers; // all that are alive
 };
 
-/** The first member of each backend's own buffer. */
+/** The first member of each backend's own buffer. `alloc` fills bytes and host. */
 struct adamd_buffer {
-    struct adamd_backend *backend;
-    enum adamd_memory memory;
     size_t bytes;
     void *host; // NULL where the host cannot see it
+    // Filled by backend.c:
+    struct adamd_backend *backend;
+    enum adamd_memory memory;
+    struct adamd_buffer *next, *previous;
 };
 
 /** Asserts that the table is whole. */
 void adamd_backend_init(struct adamd_backend *backend, const struct adamd_backend_ops *ops,
                         adamd_notify_fn *notify, void *notify_arg);
+
+/** For `destroy`, when nothing is in flight any more: frees what its owner did not. */
+void adamd_backend_free_all(struct adamd_backend *backend);
 
 #endif

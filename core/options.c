@@ -1,0 +1,136 @@
+// The options' checks and the scalars of one step. PyTorch's constructor and for-loop are the text
+// that this file follows, in its order.
+#include "adamd/options.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct adamd_options adamd_options_default = {
+    .lr = 1e-3, .betas = {0.9, 0.999}, .eps = 1e-8, .weight_decay = 0.0};
+
+enum { DIGITS_MAX = 24, REPR_MAX = 64 };
+
+// The digits of a finite value without point ("15" of 1.5e-7), the fewest that read back as the
+// same value, and the exponent of the first.
+static int shortest_digits(double magnitude, char digits[DIGITS_MAX], int *ret_exponent) {
+    char text[32];
+    int count = 0;
+
+    for (int precision = 0; precision < 17; precision++) {
+        (void)snprintf(text, sizeof text, "%.*e", precision, magnitude);
+        if (strtod(text, NULL) == magnitude) {
+            break;
+        }
+    }
+    for (const char *c = text; *c != 'e' && *c != '\0'; c++) {
+        if (*c >= '0' && *c <= '9') {
+            digits[count++] = *c;
+        }
+    }
+    digits[count] = '\0';
+    *ret_exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
+    return count;
+}
+
+// Python's repr() of a float: users compare these texts with PyTorch's.
+static const char *format_repr(double value, char text[REPR_MAX]) {
+    const char *sign = signbit(value) && !isnan(value) ? "-" : "";
+    char digits[DIGITS_MAX];
+    int exponent = 0;
+
+    if (!isfinite(value)) {
+        (void)snprintf(text, REPR_MAX, "%s%s", sign, isnan(value) ? "nan" : "inf");
+        return text;
+    }
+    const int count = shortest_digits(fabs(value), digits, &exponent);
+    if (exponent < -4 || exponent >= 16) {
+        (void)snprintf(text, REPR_MAX, "%s%c%s%se%c%02d", sign, digits[0], count > 1 ? "." : "",
+                       digits + 1, exponent < 0 ? '-' : '+', abs(exponent));
+    } else {
+        const int decimals = count - 1 - exponent;
+        (void)snprintf(text, REPR_MAX, "%.*f", decimals > 1 ? decimals : 1, value);
+    }
+    return text;
+}
+
+static enum adamd_status refuse(struct adamd_fault *fault, const char *field, const char *what,
+                                double value) {
+    char repr[REPR_MAX];
+    return adamd_fail(fault, ADAMD_BAD_FIELD, field, "%s: %s", what, format_repr(value, repr));
+}
+
+// Written "not at least 0", so that NaN is refused.
+static enum adamd_status check_numbers(const struct adamd_options *options,
+                                       struct adamd_fault *fault) {
+    if (!(options->lr >= 0.0)) {
+        return refuse(fault, "lr", "Invalid learning rate", options->lr);
+    }
+    if (!(options->eps >= 0.0)) {
+        return refuse(fault, "eps", "Invalid epsilon value", options->eps);
+    }
+    if (!(options->betas[0] >= 0.0 && options->betas[0] < 1.0)) {
+        return refuse(fault, "betas[0]", "Invalid beta parameter at index 0", options->betas[0]);
+    }
+    if (!(options->betas[1] >= 0.0 && options->betas[1] < 1.0)) {
+        return refuse(fault, "betas[1]", "Invalid beta parameter at index 1", options->betas[1]);
+    }
+    if (!(options->weight_decay >= 0.0)) {
+        return refuse(fault, "weight_decay", "Invalid weight_decay value", options->weight_decay);
+    }
+    return ADAMD_OK;
+}
+
+enum adamd_status adamd_options_check(const struct adamd_options *options,
+                                      struct adamd_fault *fault) {
+    const enum adamd_status status = check_numbers(options, fault);
+
+    if (status != ADAMD_OK) {
+        return status;
+    }
+    if (options->fused == ADAMD_TRUE && options->differentiable) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "fused",
+                          "`fused` does not support `differentiable`");
+    }
+    if (options->fused == ADAMD_TRUE && options->foreach == ADAMD_TRUE) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "fused",
+                          "`fused` and `foreach` cannot be `True` together.");
+    }
+    if (options->capturable) {
+        return adamd_fail(fault, ADAMD_UNSUPPORTED, "capturable",
+                          "capturable=True is not supported by this build");
+    }
+    if (options->differentiable) {
+        return adamd_fail(fault, ADAMD_UNSUPPORTED, "differentiable",
+                          "differentiable=True is not supported by this build");
+    }
+    return ADAMD_OK;
+}
+
+static enum adamd_decay decay_of(const struct adamd_options *options) {
+    if (options->weight_decay == 0.0) {
+        return ADAMD_DECAY_NONE;
+    }
+    return options->decoupled_weight_decay ? ADAMD_DECAY_DECOUPLED : ADAMD_DECAY_L2;
+}
+
+struct adamd_rule adamd_rule_of(const struct adamd_options *options, uint64_t t) {
+    const double step = (double)t;
+    const double correction1 = 1.0 - pow(options->betas[0], step);
+    const double correction2 = 1.0 - pow(options->betas[1], step);
+
+    return (struct adamd_rule){
+        .lerp_weight = 1.0 - options->betas[0],
+        .beta2 = options->betas[1],
+        .one_minus_beta2 = 1.0 - options->betas[1],
+        .root_correction = pow(correction2, 0.5), // as Python's `** 0.5`, not sqrt()
+        .step_size = options->lr / correction1,
+        .eps = options->eps,
+        .weight_decay = options->weight_decay,
+        .keep = 1.0 - options->lr * options->weight_decay,
+        .decay = decay_of(options),
+        .amsgrad = options->amsgrad,
+        .maximize = options->maximize,
+    };
+}

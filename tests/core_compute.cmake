@@ -1,0 +1,9 @@
+# The compute half of core: options, layout, backends and their kernels.
+
+# Backends that tests steer, for everybody's tests.
+add_library(adamd_test_backends STATIC
+  support/plain_ops.c support/backend_deferred.c support/backend_faulty.c)
+add_library(adamd::test_backends ALIAS adamd_test_backends)
+target_include_directories(adamd_test_backends PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/support)
+target_link_libraries(adamd_test_backends
+  PUBLIC adamd::core m PRIVATE adamd_warnings adamd_sanitizers)
