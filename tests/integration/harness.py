@@ -470,6 +470,12 @@ class Worker:
             self.sequence += 1
         return reply
 
+    def stage(self, values, wait_ms=20, **more):
+        """Pushes into a round that cannot close yet, and does not wait: it is staged on return.
+        What became of it is learnt by pushing the same again."""
+        return self.push(values, headers={"Request-Timeout-Ms": str(wait_ms)}, **more).expect(
+            504, "STILL_STAGED")
+
     def renew(self):
         path = f"{self.model.path}/workers/{self.name}:renew"
         return self.model.daemon.request("POST", path, epoch=self.epoch)
