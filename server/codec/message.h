@@ -16,7 +16,7 @@ enum {
 
 /**
  * Unpacks `size` bytes as a `type`. The message and all of it live in `arena`, which may grow by at
- * most 8 times `size` and 64 KiB. BAD_FIELD (names the field), TOO_LARGE, NO_MEMORY.
+ * most 24 times `size` and 64 KiB. BAD_FIELD (names the field), TOO_LARGE, NO_MEMORY.
  */
 ADAMD_MUST_USE enum adamd_status
 codec_unpack(const ProtobufCMessageDescriptor *type, const void *bytes, size_t size,
