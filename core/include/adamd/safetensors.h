@@ -9,8 +9,9 @@
 #include "adamd/layout.h"
 
 enum {
-    ADAMD_SAFETENSORS_HEADER_MAX = 16 << 20,
+    ADAMD_SAFETENSORS_HEADER_MAX = 64 << 20, // the state of 65,536 tensors takes about 30 MB
     ADAMD_SAFETENSORS_ENTRIES_MAX = 8 * ADAMD_TENSORS_MAX,
+    ADAMD_SAFETENSORS_NAME_MAX = 1024, // bytes; also of a metadata key
     ADAMD_SAFETENSORS_METADATA_MAX = 256,
 };
 
@@ -44,6 +45,9 @@ enum adamd_safetensors_type {
 /** "F32". Static storage. */
 const char *adamd_safetensors_type_name(enum adamd_safetensors_type type);
 
+/** Bits of one element: 4 to 64. */
+unsigned adamd_safetensors_type_bits(enum adamd_safetensors_type type);
+
 struct adamd_safetensors_entry {
     const char *name; // UTF-8, terminated, without NUL inside
     enum adamd_safetensors_type type;
@@ -56,14 +60,14 @@ struct adamd_safetensors_metadata {
     const char *key, *value;
 };
 
-/** A parsed header. Entries ascend by begin and tile the data section. */
+/** A parsed header. Entries ascend by (begin, end) and tile the data section. */
 struct adamd_safetensors {
     struct adamd_safetensors_entry *entries;
     size_t entry_count;
     struct adamd_safetensors_metadata *metadata;
     size_t metadata_count;
     uint64_t data_bytes; // length of the data section
-    void *memory;        // owns all of the above
+    void *memory;        // what names and values point into
 };
 
 /**
@@ -78,6 +82,7 @@ ADAMD_MUST_USE enum adamd_status adamd_safetensors_parse(const void *json, size_
 /** Takes anything from zeroed to whole. */
 void adamd_safetensors_finish(struct adamd_safetensors *header);
 
+/** The value of a key, or NULL. */
 const char *adamd_safetensors_metadata_get(const struct adamd_safetensors *header, const char *key);
 
 /**
