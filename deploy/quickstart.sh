@@ -33,7 +33,9 @@ fail() {
 clean_up() {
     local status=$? pid
     for pid in "${worker_pids[@]}" $daemon; do
-        kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true
+        if kill "$pid" 2>/dev/null; then
+            wait "$pid" 2>/dev/null || true
+        fi
     done
     if ((status != 0)) && [[ -s $scratch/adamd.log ]]; then
         printf '\nThe last lines of the daemon:\n' >&2
