@@ -1,5 +1,5 @@
-// A program outside the tree: compiled as C99 and as C++ against an installed adamd. Without a daemon it
-// gets an error object, not a crash; so it links and runs.
+// A program outside the tree: compiled as C99 and as C++ against an installed adamd. Without a
+// daemon it gets an error object, not a crash; so it links and runs.
 #include <adamd/client.h>
 #include <stdio.h>
 #include <string.h>
