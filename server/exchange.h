@@ -1,11 +1,13 @@
 /**
- * One HTTP request and its answer, as the handlers see them. What is HTTP/1.1 about it (guard, framing,
- * deadlines, suspension, libmicrohttpd) lies behind this header; what it means lies before it.
+ * One HTTP request and its answer, as the handlers see them. What is HTTP/1.1 about it (guard,
+ * framing, deadlines, suspension, libmicrohttpd) lies behind this header; what it means lies before
+ * it.
  *
- * The life of an exchange is a table in exchange.c. A handler is told four things, all on the loop's
- * thread: begin, body, end, gone. It answers exactly once, at any time from begin on; a handler that
- * has not answered when `end` returns is waited for, and the connection sleeps. An answer given before
- * the body is complete refuses the body and closes the connection.
+ * The life of an exchange is a table in exchange.c. A handler is told four things, all on the
+ * loop's thread: begin, body, end, gone. It answers exactly once, at any time from begin on; a
+ * handler that has not answered when `end` returns is waited for, and the connection sleeps. An
+ * answer given in `begin` refuses the body; one given in `body` is sent when the rest of the body
+ * was read and thrown away. `end` is then not called.
  */
 #ifndef ADAMD_SERVER_EXCHANGE_H
 #define ADAMD_SERVER_EXCHANGE_H
@@ -39,15 +41,16 @@ struct route {
     const char *method; // "GET" serves HEAD too
     const char *pattern;
     const struct handler *handler;
-    const char *const *parameters; // query parameters that it knows, NULL-terminated; "metric." is a prefix
-    size_t body_max;               // 0: no body; bodies are collected up to here ...
-    bool streams;                  // ... unless it streams: then `body` gets the bytes, Content-Length is required
-    const void *call;              // the handler's own: what a handler of many rows asks of this one
+    const char *const
+        *parameters; // query parameters that it knows, NULL-terminated; "metric." is a prefix
+    size_t body_max; // 0: no body; bodies are collected up to here ...
+    bool streams; // ... unless it streams: then `body` gets the bytes, Content-Length is required
+    const void *call; // the handler's own: what a handler of many rows asks of this one
 };
 
 // ------------------------------------------------------------------------------------- the request
 
-struct server *exchange_server(struct exchange *exchange);
+struct server *exchange_server(const struct exchange *exchange);
 /** The row that the request matched. */
 const struct route *exchange_route(const struct exchange *exchange);
 /** The handler's own. NULL at first; `gone` frees it. */
@@ -59,7 +62,8 @@ const char *exchange_segment(const struct exchange *exchange, size_t i);
 const char *exchange_parameter(const struct exchange *exchange, const char *name);
 /** Calls back for each query parameter whose name starts with `prefix`. */
 void exchange_each_parameter(const struct exchange *exchange, const char *prefix,
-                             void (*each)(void *arg, const char *name, const char *value), void *arg);
+                             void (*each)(void *arg, const char *name, const char *value),
+                             void *arg);
 /** A request header, or NULL. */
 const char *exchange_header(const struct exchange *exchange, const char *name);
 bool exchange_is_head(const struct exchange *exchange);
@@ -91,14 +95,14 @@ void exchange_answer_problem(struct exchange *exchange, enum reason reason,
 /** As above, for a status of core. */
 void exchange_answer_fault(struct exchange *exchange, const struct adamd_fault *fault);
 
-/** A short text or a body-less status (304). Copied. */
+/** A short text or a body-less status (304: both may be NULL). Copied. */
 void exchange_answer_text(struct exchange *exchange, unsigned http_status, const char *content_type,
                           const char *text);
 
 /** Bytes that stay where they are until the answer was sent or given up, when gone() is called. The
  *  vector itself is copied. */
-void exchange_answer_bytes(struct exchange *exchange, unsigned http_status, const char *content_type,
-                           const struct iovec *vector, size_t count);
+void exchange_answer_bytes(struct exchange *exchange, unsigned http_status,
+                           const char *content_type, const struct iovec *vector, size_t count);
 
 /** A body of unknown length: each call appends, NULL ends it. False if the peer does not keep up
  *  (more than 1 MiB waits): the handler then ends. */

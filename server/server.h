@@ -1,6 +1,6 @@
 /**
- * The daemon's state, owned by the loop's thread: the loop, the backend, the models by name. No global
- * variables: everything is reached from here.
+ * The daemon's state, owned by the loop's thread: the loop, the backend, the models by name. No
+ * global variables: everything is reached from here.
  */
 #ifndef ADAMD_SERVER_SERVER_H
 #define ADAMD_SERVER_SERVER_H
@@ -11,7 +11,8 @@
 
 #include <uv.h>
 
-/** A model and what the daemon knows of it beyond core. Stays at its address until it is deleted. */
+/** A model and what the daemon knows of it beyond core. Stays at its address until it is deleted.
+ */
 struct served_model {
     char id[64];
     char uid[33];
@@ -24,7 +25,7 @@ struct served_model {
     uint64_t meta_count;        // changes of labels and display name: a part of the ETag
     struct use *uses;           // exchanges that hold the model, see use.h
     struct follower *followers; // exchanges that follow the steps
-    struct weights *weights;    // the file's head for pulls, made at the first, see handlers_pull.c
+    struct codec_plan *plan;    // of parameter files, made at the first pull
     bool deleted;               // out of the list; freed with its last use
     struct served_model *next;
 };
@@ -39,7 +40,16 @@ struct server {
     uint64_t start_time_ns;
     bool draining;
     struct reactor *reactor;
+    uv_timer_t due; // of the models, see server_rearm()
 };
+
+/**
+ * Backend, queue, loop and sockets, as `config` (borrowed) says. DEVICE_LOST or UNSUPPORTED: there
+ * is no such backend here. What failed half-way is taken down by server_finish().
+ */
+ADAMD_MUST_USE enum adamd_status server_init(struct server *server, const struct config *config,
+                                             struct adamd_fault *fault);
+void server_finish(struct server *server);
 
 struct served_model *server_find(struct server *server, const char *id);
 
@@ -48,6 +58,9 @@ uint64_t server_now_ms(const struct server *server);
 
 /** Something changed that may be due earlier than the timer is set: arms it again. */
 void server_rearm(struct server *server);
+
+/** Takes in what the backend completed. */
+void server_poll(struct server *server);
 
 /** Stops taking work; ends the loop when everything accepted is answered. */
 void server_drain(struct server *server);
