@@ -9,7 +9,7 @@ function(adamd_bench)
     adamd_sanitizers)
 endfunction()
 
-adamd_bench(NAME bare_step SOURCES bench/bare_step.c USES adamd::core)
+adamd_bench(NAME bare_step SOURCES bench/bare_step.c USES adamd::cpu)
 adamd_bench(NAME bare_sink SOURCES bench/bare_sink.c)
 if(TARGET adamd::client)
   adamd_bench(NAME bench_push_step_pull
