@@ -7,3 +7,14 @@ add_library(adamd::test_backends ALIAS adamd_test_backends)
 target_include_directories(adamd_test_backends PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/support)
 target_link_libraries(adamd_test_backends
   PUBLIC adamd::core m PRIVATE adamd_warnings adamd_sanitizers)
+
+# One suite over the contract of a backend, for each backend that this machine can run.
+add_library(adamd_conformance STATIC conformance/subject.c conformance/scene.c)
+target_include_directories(adamd_conformance PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/conformance)
+target_link_libraries(adamd_conformance
+  PUBLIC adamd::cpu adamd::test_backends PkgConfig::CHECK PRIVATE adamd_warnings adamd_sanitizers)
+
+foreach(suite step)
+  adamd_test(NAME conformance/test_backend_${suite} SOURCES conformance/test_backend_${suite}.c
+    USES adamd_conformance)
+endforeach()
