@@ -1,5 +1,6 @@
 """Every limit, from both sides: at it all is well, past it the answer is quick and says why."""
 
+import socket
 import time
 import unittest
 
@@ -178,6 +179,28 @@ class Connections(unittest.TestCase):
             for name, call in calls.items():
                 self.assertLess(call.result(), seconds(5), name)
             self.assertEqual(slow.push([1] * 4).expect(200).json()["sequence"], "1")
+
+    def test_an_answer_that_nobody_reads_is_given_up(self):
+        flags = ("--response-timeout", "300ms", "--min-rate", "1G", "--idle-timeout", "30s")
+        with Daemon(*flags) as daemon:
+            model = daemon.create_model("m", {"w": [4 * MIB]})
+            model.initialize()
+            base = daemon.descriptors()
+            deaf = []
+            for _ in range(3):
+                connected = socket.socket()
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connected.connect(("127.0.0.1", daemon.port))
+                connected.sendall(f"GET {model.path}/parameters HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+                deaf.append(connected)
+
+            def given_up():
+                return daemon.descriptors() == base
+            time.sleep(seconds(0.1))
+            eventually(given_up)
+            self.assertEqual(model.pull().expect(200).headers["adamd-version"], "0")
+            for connected in deaf:
+                connected.close()
 
 
 def drip(daemon, first, byte):
