@@ -1,0 +1,361 @@
+// Goal: memory and the simple operations keep the contract of backend.h on every backend: order,
+// counting, the limit of what may be in flight, and who frees what.
+#include "subject.h"
+
+#include "backend_deferred.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct bench bench;
+
+static struct adamd_op copy_op(struct adamd_buffer *to, uint64_t to_offset,
+                               struct adamd_buffer *from, uint64_t from_offset, uint64_t bytes) {
+    return (struct adamd_op){.kind = ADAMD_OP_COPY,
+                             .copy = {.to = to,
+                                      .from = from,
+                                      .to_offset = to_offset,
+                                      .from_offset = from_offset,
+                                      .bytes = bytes}};
+}
+
+static struct adamd_op fill_op(struct adamd_buffer *to, uint64_t offset, uint64_t bytes) {
+    return (struct adamd_op){.kind = ADAMD_OP_FILL,
+                             .fill = {.to = to, .offset = offset, .bytes = bytes}};
+}
+
+static struct adamd_op accumulate_op(struct adamd_buffer *to, struct adamd_buffer *from,
+                                     uint64_t offset, uint64_t count) {
+    return (struct adamd_op){
+        .kind = ADAMD_OP_ACCUMULATE,
+        .accumulate = {.to = to, .from = from, .offset = offset, .count = count}};
+}
+
+START_TEST(copies_move_the_range_and_nothing_else)
+{
+    static const struct {
+        uint64_t to, from, bytes;
+    } rows[] = {{0, 0, 0},        {0, 0, 1},       {3, 7, 100},     {0, 0, 262144}, {1, 0, 262145},
+                {17, 23, 700001}, {1048576, 5, 0}, {5, 1048576, 0}, {1048575, 0, 1}};
+    enum { BYTES = 1048576 };
+    unsigned char *source = malloc(BYTES);
+    unsigned char *expected = malloc(BYTES);
+    unsigned char *got = malloc(BYTES);
+
+    bench_open(&bench, _i);
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        struct adamd_buffer *from = bench_alloc(&bench, ADAMD_DEVICE, BYTES);
+        struct adamd_buffer *to = bench_alloc(&bench, ADAMD_DEVICE, BYTES);
+        for (size_t i = 0; i < BYTES; i++) {
+            source[i] = (unsigned char)(i * 31 + i / 251);
+            expected[i] = (unsigned char)(i * 7);
+        }
+        bench_write(&bench, from, source, BYTES);
+        bench_write(&bench, to, expected, BYTES);
+        const struct adamd_op op = copy_op(to, rows[r].to, from, rows[r].from, rows[r].bytes);
+        bench_submit(&bench, &op);
+        bench_wait(&bench);
+        memcpy(expected + rows[r].to, source + rows[r].from, rows[r].bytes);
+        bench_read(&bench, to, got, BYTES);
+        ck_assert_int_eq(memcmp(got, expected, BYTES), 0);
+        adamd_backend_free(bench.backend, from);
+        adamd_backend_free(bench.backend, to);
+    }
+    bench_close(&bench);
+    free(source);
+    free(expected);
+    free(got);
+}
+END_TEST
+
+START_TEST(fills_zero_the_range_and_nothing_else)
+{
+    static const uint64_t rows[][2] = {{0, 0}, {0, 1}, {5, 600001}, {262144, 262144}, {699999, 1}};
+    enum { BYTES = 700000 };
+    unsigned char *expected = malloc(BYTES);
+    unsigned char *got = malloc(BYTES);
+
+    bench_open(&bench, _i);
+    struct adamd_buffer *to = bench_alloc(&bench, ADAMD_DEVICE, BYTES);
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        memset(expected, 0xA5, BYTES);
+        bench_write(&bench, to, expected, BYTES);
+        const struct adamd_op op = fill_op(to, rows[r][0], rows[r][1]);
+        bench_submit(&bench, &op);
+        bench_wait(&bench);
+        memset(expected + rows[r][0], 0, rows[r][1]);
+        bench_read(&bench, to, got, BYTES);
+        ck_assert_int_eq(memcmp(got, expected, BYTES), 0);
+    }
+    bench_close(&bench);
+    free(expected);
+    free(got);
+}
+END_TEST
+
+static float value_at(size_t i) {
+    return i % 97 == 3 ? NAN : (float)((double)(i % 1013) * 1.7e-3 - 0.8);
+}
+
+START_TEST(accumulate_adds_the_range_and_nothing_else)
+{
+    enum { COUNT = 200003 };
+    static const uint64_t rows[][2] = {{0, 0},     {0, COUNT}, {16, 67},
+                                       {1, 65537}, {7, 3},     {COUNT - 1, 1}};
+    float *to_host = calloc(COUNT, sizeof(float));
+    float *from_host = calloc(COUNT, sizeof(float));
+    float *got = calloc(COUNT, sizeof(float));
+
+    bench_open(&bench, _i);
+    struct adamd_buffer *to = bench_alloc(&bench, ADAMD_DEVICE, COUNT * sizeof(float));
+    struct adamd_buffer *from = bench_alloc(&bench, ADAMD_STAGING, COUNT * sizeof(float));
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        for (size_t i = 0; i < COUNT; i++) {
+            to_host[i] = (float)i * 0.37F;
+            from_host[i] = value_at(i);
+        }
+        bench_write(&bench, to, to_host, COUNT * sizeof(float));
+        bench_write(&bench, from, from_host, COUNT * sizeof(float));
+        const struct adamd_op op = accumulate_op(to, from, rows[r][0], rows[r][1]);
+        bench_submit(&bench, &op);
+        bench_wait(&bench);
+        bench_read(&bench, to, got, COUNT * sizeof(float));
+        for (size_t i = 0; i < COUNT; i++) {
+            const bool inside = i >= rows[r][0] && i < rows[r][0] + rows[r][1];
+            const float expected = inside ? to_host[i] + from_host[i] : to_host[i];
+            if (!(isnan(got[i]) && isnan(expected)) && got[i] != expected) {
+                ck_abort_msg("row %zu: [%zu] is %a, expected %a", r, i, (double)got[i],
+                             (double)expected);
+            }
+        }
+    }
+    bench_close(&bench);
+    free(to_host);
+    free(from_host);
+    free(got);
+}
+END_TEST
+
+// Each operation needs what the one before it left: any other order gives another number.
+START_TEST(operations_run_in_the_order_of_submission)
+{
+    enum { COUNT = 300000, ROUNDS = 60 };
+    const float one = 1.0F;
+    float *got = calloc(COUNT, sizeof(float));
+
+    bench_open(&bench, _i);
+    struct adamd_buffer *a = bench_alloc(&bench, ADAMD_STAGING, COUNT * sizeof(float));
+    struct adamd_buffer *b = bench_alloc(&bench, ADAMD_DEVICE, COUNT * sizeof(float));
+    for (size_t i = 0; i < COUNT; i++) {
+        memcpy((float *)adamd_buffer_host(a) + i, &one, sizeof one);
+    }
+    const struct adamd_op zero = fill_op(b, 0, COUNT * sizeof(float));
+    const struct adamd_op add = accumulate_op(b, a, 0, COUNT);
+    const struct adamd_op back = copy_op(a, 0, b, 0, COUNT * sizeof(float));
+    bench_submit(&bench, &zero);
+    bench_submit(&bench, &add); // b = 1
+    for (int i = 0; i < ROUNDS; i++) {
+        bench_submit(&bench, &add); // b = b + a
+        if (i % 4 == 3) {
+            bench_submit(&bench, &back); // a = b
+            bench_submit(&bench, &zero);
+            bench_submit(&bench, &add); // b = a
+        }
+    }
+    bench_wait(&bench);
+    bench_read(&bench, b, got, COUNT * sizeof(float));
+    float expected_a = 1.0F;
+    float expected_b = 1.0F;
+    for (int i = 0; i < ROUNDS; i++) {
+        expected_b += expected_a;
+        expected_a = i % 4 == 3 ? expected_b : expected_a;
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        if (got[i] != expected_b) {
+            ck_abort_msg("[%zu] is %a, expected %a", i, (double)got[i], (double)expected_b);
+        }
+    }
+    ck_assert_uint_ge(atomic_load(&bench.notified), 1);
+    bench_close(&bench);
+    free(got);
+}
+END_TEST
+
+START_TEST(one_operation_past_the_limit_is_busy_and_harms_nothing)
+{
+    enum { BYTES = 8 << 20, TRIES = 100000 };
+    enum adamd_status status = ADAMD_OK;
+    uint64_t taken = 0;
+
+    bench_open(&bench, _i);
+    struct adamd_buffer *buffer = bench_alloc(&bench, ADAMD_DEVICE, BYTES);
+    const struct adamd_op op = fill_op(buffer, 0, BYTES);
+    bench_submit(&bench, &op);
+    bench_wait(&bench);
+    while (status == ADAMD_OK && taken < TRIES) {
+        status = adamd_backend_submit(bench.backend, &op);
+        taken += status == ADAMD_OK;
+    }
+    ck_assert_int_eq(status, ADAMD_BUSY);
+    ck_assert_uint_ge(taken, ADAMD_OPS_IN_FLIGHT_MAX);
+    if (bench.deferred) {
+        ck_assert_uint_eq(taken, ADAMD_OPS_IN_FLIGHT_MAX);
+    }
+    bench.submitted += taken;
+    bench_wait(&bench);
+    bench_submit(&bench, &op);
+    bench_wait(&bench);
+    bench_close(&bench);
+}
+END_TEST
+
+START_TEST(each_completion_is_followed_by_a_notification)
+{
+    bench_open(&bench, _i);
+    struct adamd_buffer *buffer = bench_alloc(&bench, ADAMD_DEVICE, 64);
+    const struct adamd_op op = fill_op(buffer, 0, 64);
+    for (unsigned i = 0; i < 200; i++) {
+        const unsigned before = atomic_load(&bench.notified);
+        bench_submit(&bench, &op);
+        bench_wait(&bench);
+        while (atomic_load(&bench.notified) == before) { // counted first, then told
+        }
+    }
+    bench_close(&bench);
+}
+END_TEST
+
+START_TEST(buffers_are_aligned_and_accounted_for)
+{
+    static const size_t sizes[] = {1, 255, 4096, 4097, (2u << 20) - 1, 2u << 20, (5u << 20) + 3};
+    enum { COUNT = sizeof sizes / sizeof sizes[0] };
+    struct adamd_buffer *buffers[COUNT];
+    size_t bytes = 0;
+
+    bench_open(&bench, _i);
+    ck_assert_uint_eq(adamd_backend_resident(bench.backend), 0);
+    for (size_t i = 0; i < COUNT; i++) {
+        buffers[i] = bench_alloc(&bench, ADAMD_STAGING, sizes[i]);
+        ck_assert_uint_ge(adamd_buffer_bytes(buffers[i]), sizes[i]);
+        ck_assert_uint_eq((uintptr_t)adamd_buffer_host(buffers[i]) % 256, 0);
+        memset(adamd_buffer_host(buffers[i]), 0x5A, sizes[i]); // while it is being populated
+        bytes += adamd_buffer_bytes(buffers[i]);
+        ck_assert_uint_eq(adamd_backend_resident(bench.backend), bytes);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        const unsigned char *host = adamd_buffer_host(buffers[i]);
+        ck_assert_uint_eq(host[0], 0x5A);
+        ck_assert_uint_eq(host[sizes[i] - 1], 0x5A);
+        adamd_backend_free(bench.backend, buffers[i]);
+    }
+    ck_assert_uint_eq(adamd_backend_resident(bench.backend), 0);
+    adamd_backend_free(bench.backend, NULL);
+    bench_close(&bench);
+}
+END_TEST
+
+START_TEST(what_was_not_freed_is_freed_at_the_end)
+{
+    bench_open(&bench, _i);
+    for (int i = 0; i < 20; i++) {
+        (void)bench_alloc(&bench, i % 2 == 0 ? ADAMD_DEVICE : ADAMD_STAGING, 3u << 20);
+    }
+    bench_close(&bench); // the leak checker of the asan build looks
+    adamd_backend_destroy(NULL);
+}
+END_TEST
+
+START_TEST(destroy_waits_for_what_is_in_flight)
+{
+    double square_sum = -1.0;
+    const struct adamd_rule rule = adamd_rule_of(&adamd_options_default, 1);
+    const uint32_t indices[] = {0};
+    const struct adamd_run run = {.count = 100000, .sources_count = 1};
+
+    bench_open(&bench, _i);
+    struct adamd_buffer *arrays[4];
+    for (int i = 0; i < 4; i++) {
+        arrays[i] = bench_alloc(&bench, ADAMD_STAGING, 100000 * sizeof(float));
+        memset(adamd_buffer_host(arrays[i]), 0, 100000 * sizeof(float));
+    }
+    const struct adamd_source source = {.gradient = arrays[3]};
+    const struct adamd_op op = {.kind = ADAMD_OP_STEP,
+                                .step = {.param = arrays[0],
+                                         .exp_avg = arrays[1],
+                                         .exp_avg_sq = arrays[2],
+                                         .element_count = 100000,
+                                         .rules = &rule,
+                                         .rule_count = 1,
+                                         .sources = &source,
+                                         .source_count = 1,
+                                         .source_indices = indices,
+                                         .source_index_count = 1,
+                                         .weight_sum = 1.0F,
+                                         .runs = &run,
+                                         .run_count = 1,
+                                         .ret_square_sum = &square_sum}};
+    bench_submit(&bench, &op);
+    bench_close(&bench);
+    ck_assert_double_eq(square_sum, 0.0);
+}
+END_TEST
+
+START_TEST(too_much_memory_is_an_answer)
+{
+    struct adamd_buffer *buffer = NULL;
+
+    if (_i == 0) {
+        return; // the deferred backend asks malloc, which a sanitizer stops
+    }
+    bench_open(&bench, _i);
+    ck_assert_int_eq(adamd_backend_alloc(bench.backend, ADAMD_DEVICE, SIZE_MAX, &buffer),
+                     ADAMD_NO_MEMORY);
+    ck_assert_int_eq(adamd_backend_alloc(bench.backend, ADAMD_DEVICE, (size_t)1 << 60, &buffer),
+                     ADAMD_NO_MEMORY);
+    ck_assert_ptr_null(buffer);
+    ck_assert_uint_eq(adamd_backend_resident(bench.backend), 0);
+    bench_close(&bench);
+}
+END_TEST
+
+START_TEST(an_unknown_variant_is_no_backend)
+{
+    struct adamd_backend *fastest = adamd_cpu_backend_create(NULL, 0, NULL, NULL);
+
+    ck_assert_ptr_null(adamd_cpu_backend_create("sse9", 1, NULL, NULL));
+    ck_assert_ptr_nonnull(fastest);
+    ck_assert_str_eq(adamd_backend_name(fastest) + 4, adamd_cpu_variants()[0]);
+    ck_assert_uint_ge(adamd_backend_threads(fastest), 1);
+    adamd_backend_destroy(fastest);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("backend operations");
+    TCase *tests = tcase_create("every backend");
+    TCase *once = tcase_create("once");
+    const int subjects = subject_count();
+
+    subject_print_all();
+    tcase_set_timeout(tests, 120);
+    tcase_add_loop_test(tests, copies_move_the_range_and_nothing_else, 0, subjects);
+    tcase_add_loop_test(tests, fills_zero_the_range_and_nothing_else, 0, subjects);
+    tcase_add_loop_test(tests, accumulate_adds_the_range_and_nothing_else, 0, subjects);
+    tcase_add_loop_test(tests, operations_run_in_the_order_of_submission, 0, subjects);
+    tcase_add_loop_test(tests, one_operation_past_the_limit_is_busy_and_harms_nothing, 0, subjects);
+    tcase_add_loop_test(tests, each_completion_is_followed_by_a_notification, 0, subjects);
+    tcase_add_loop_test(tests, buffers_are_aligned_and_accounted_for, 0, subjects);
+    tcase_add_loop_test(tests, what_was_not_freed_is_freed_at_the_end, 0, subjects);
+    tcase_add_loop_test(tests, destroy_waits_for_what_is_in_flight, 0, subjects);
+    tcase_add_loop_test(tests, too_much_memory_is_an_answer, 0, subjects);
+    tcase_add_test(once, an_unknown_variant_is_no_backend);
+    suite_add_tcase(suite, tests);
+    suite_add_tcase(suite, once);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
