@@ -127,7 +127,7 @@ static void run_list(struct call_frame *frame) {
     const struct served_model *at = exchange_server(frame->exchange)->models;
     Adamd__V1__ListModelsResponse answer = ADAMD__V1__LIST_MODELS_RESPONSE__INIT;
     Adamd__V1__Model **models = codec_arena_array(
-        &frame->arena, exchange_server(frame->exchange)->model_count, sizeof(Adamd__V1__Model *));
+        &frame->arena, exchange_server(frame->exchange)->model_count, sizeof(void *));
     uint64_t after = 0;
 
     if (!read_token(frame, request->page_token, &after)) {
@@ -169,7 +169,7 @@ static void run_tensors(struct call_frame *frame) {
         return;
     }
     const uint32_t count = adamd_model_layout(served->model)->tensor_count;
-    answer.tensors = codec_arena_array(&frame->arena, page_size, sizeof *answer.tensors);
+    answer.tensors = codec_arena_array(&frame->arena, page_size, sizeof(void *));
     for (; answer.tensors != NULL && at < count && answer.n_tensors < page_size; at++) {
         Adamd__V1__Tensor *tensor =
             codec_tensor_message(&frame->arena, served->model, served->id, (uint32_t)at);

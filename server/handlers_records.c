@@ -25,7 +25,7 @@ static void run_list(struct call_frame *frame) {
         return;
     }
     struct records_at at = {.after_version = request->after_version};
-    answer.steps = codec_arena_array(&frame->arena, page_size, sizeof *answer.steps);
+    answer.steps = codec_arena_array(&frame->arena, page_size, sizeof(void *));
     const struct adamd_step_record *record = records_next(served->model, &at);
     for (; answer.steps != NULL && record != NULL && answer.n_steps < page_size;
          record = records_next(served->model, &at)) {

@@ -84,7 +84,7 @@ struct limit {
 
 static bool add_limits(struct codec_arena *arena, const struct limit *limits, size_t count,
                        Adamd__V1__Server *server) {
-    server->limits = codec_arena_array(arena, count, sizeof *server->limits);
+    server->limits = codec_arena_array(arena, count, sizeof(void *));
     if (server->limits == NULL) {
         return false;
     }

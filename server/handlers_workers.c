@@ -143,7 +143,7 @@ static bool fill_workers(struct call_frame *frame, const struct served_model *se
     const struct adamd_workers *workers = adamd_model_workers(served->model);
     uint32_t at = 0;
 
-    answer->workers = codec_arena_array(&frame->arena, page_size, sizeof *answer->workers);
+    answer->workers = codec_arena_array(&frame->arena, page_size, sizeof(void *));
     if (answer->workers == NULL) {
         return false;
     }
