@@ -86,30 +86,40 @@ static bool is_perceptron(const adamd_model_t *model) {
     return same;
 }
 
+enum sight { NOT_THERE, OURS, ANOTHER, UNKNOWN };
+
+static enum sight look_for_model(adamd_client_t *client) {
+    adamd_model_t *model = NULL;
+    enum sight sight = NOT_THERE;
+    adamd_error_t *error = adamd_model_get(client, NULL, &model);
+
+    if (error != NULL && !is_reason(error, "NOT_FOUND")) {
+        (void)complain_error("asking for the model", error);
+        return UNKNOWN;
+    }
+    adamd_error_destroy(error);
+    if (model != NULL && strcmp(adamd_model_state(model), "INITIALIZING") != 0) {
+        sight = is_perceptron(model) ? OURS : ANOTHER;
+    }
+    adamd_model_destroy(model);
+    return sight;
+}
+
 bool perceptron_await(adamd_client_t *client, const struct options *options) {
     const struct timespec pause = {.tv_nsec = POLL_MS * 1000000L};
+    enum sight sight = look_for_model(client);
 
-    for (uint64_t waited_ms = 0;; waited_ms += POLL_MS) {
-        adamd_model_t *model = NULL;
-        adamd_error_t *error = adamd_model_get(client, NULL, &model);
-        if (error != NULL && !is_reason(error, "NOT_FOUND")) {
-            return complain_error("asking for the model", error);
-        }
-        adamd_error_destroy(error);
-        if (model != NULL && strcmp(adamd_model_state(model), "INITIALIZING") != 0) {
-            const bool same = is_perceptron(model);
-            adamd_model_destroy(model);
-            if (!same) {
-                (void)fprintf(stderr, "model %s has other tensors\n", options->model);
-            }
-            return same;
-        }
-        adamd_model_destroy(model);
-        if (waited_ms >= options->wait_ms) {
-            (void)fprintf(stderr, "model %s was not made: start a worker with --create\n",
-                          options->model);
-            return false;
-        }
+    for (uint64_t waited_ms = 0; sight == NOT_THERE && waited_ms < options->wait_ms;
+         waited_ms += POLL_MS) {
         (void)nanosleep(&pause, NULL);
+        sight = look_for_model(client);
     }
+    if (sight == NOT_THERE) {
+        (void)fprintf(stderr, "model %s was not made: start a worker with --create\n",
+                      options->model);
+    }
+    if (sight == ANOTHER) {
+        (void)fprintf(stderr, "model %s has other tensors\n", options->model);
+    }
+    return sight == OURS;
 }
