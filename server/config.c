@@ -73,7 +73,8 @@ static const struct setting settings[] = {
 #undef AT
 
 enum { SETTING_COUNT = sizeof settings / sizeof settings[0] };
-_Static_assert(sizeof settings / sizeof settings[0] <= CONFIG_SETTINGS_MAX, "origins has a place for each setting");
+_Static_assert(sizeof settings / sizeof settings[0] <= CONFIG_SETTINGS_MAX,
+               "origins has a place for each setting");
 
 static const char *const origin_names[] = {"default", "file", "environment", "flag"};
 
@@ -122,11 +123,14 @@ static bool set_text(const char *value, char *to) {
     return true;
 }
 
-static bool set_number(bool parsed, uint64_t value, const struct setting *setting, uint64_t *to) {
-    if (!parsed || value < setting->min || value > setting->max) {
+static bool set_number(bool parse(const char *, uint64_t *), const char *value,
+                       const struct setting *setting, uint64_t *to) {
+    uint64_t number;
+
+    if (!parse(value, &number) || number < setting->min || number > setting->max) {
         return false;
     }
-    *to = value;
+    *to = number;
     return true;
 }
 
@@ -151,15 +155,14 @@ static bool apply(struct config *config, const struct setting *setting, const ch
                   enum config_origin origin) {
     const bool is_higher = origin > config->origins[setting - settings];
     void *to = member(config, setting);
-    uint64_t number = 0;
 
     switch (setting->kind) {
     case COUNT:
-        return set_number(value_count(value, &number), number, setting, to);
+        return set_number(value_count, value, setting, to);
     case SIZE:
-        return set_number(value_size(value, &number), number, setting, to);
+        return set_number(value_size, value, setting, to);
     case DURATION:
-        return set_number(value_duration(value, &number), number, setting, to);
+        return set_number(value_duration, value, setting, to);
     case TEXT:
         return set_text(value, to);
     case BOOL:

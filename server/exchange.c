@@ -47,6 +47,7 @@ void exchange_wake(struct exchange *exchange) {
     if (exchange->is_suspended) {
         exchange->is_suspended = false;
         MHD_resume_connection(exchange->http);
+        reactor_resumed(exchange->intake->server->reactor);
     }
 }
 

@@ -31,6 +31,7 @@ struct reactor {
     struct listener listeners[CONFIG_LISTEN_MAX];
     size_t listener_count;
     uv_async_t wake;
+    uv_idle_t answers; // active: sleeping connections were resumed
     uv_timer_t tick, drain_limit;
     uint64_t tick_ms; // when the tick is due
     uv_signal_t signals[SIGNAL_COUNT];
@@ -140,6 +141,17 @@ static void on_wake(uv_async_t *handle) {
 
     server_poll(reactor->server);
     run_all_http(reactor);
+}
+
+static void on_answers(uv_idle_t *handle) {
+    struct reactor *reactor = handle->data;
+
+    uv_idle_stop(handle);
+    run_all_http(reactor);
+}
+
+void reactor_resumed(struct reactor *reactor) {
+    uv_idle_start(&reactor->answers, on_answers);
 }
 
 void reactor_wake(void *arg) {
@@ -274,11 +286,13 @@ struct reactor *reactor_create(struct server *server) {
     reactor->intake.connections.config = server->config;
     reactor->tick_ms = UINT64_MAX;
     uv_async_init(&reactor->loop, &reactor->wake, on_wake);
+    uv_idle_init(&reactor->loop, &reactor->answers);
     uv_timer_init(&reactor->loop, &reactor->tick);
     uv_timer_init(&reactor->loop, &reactor->drain_limit);
     uv_prepare_init(&reactor->loop, &reactor->before_poll);
     uv_check_init(&reactor->loop, &reactor->after_poll);
-    reactor->wake.data = reactor->tick.data = reactor->drain_limit.data = reactor;
+    reactor->wake.data = reactor->answers.data = reactor->tick.data = reactor->drain_limit.data =
+        reactor;
     reactor->before_poll.data = reactor->after_poll.data = reactor;
     uv_prepare_start(&reactor->before_poll, on_before_poll);
     uv_check_start(&reactor->after_poll, on_after_poll);

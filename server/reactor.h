@@ -28,6 +28,10 @@ void reactor_destroy(struct reactor *reactor);
 /** Something is due at `at_ms` (loop time), perhaps earlier than the reactor would look. */
 void reactor_expect(struct reactor *reactor, uint64_t at_ms);
 
+/** A sleeping connection was resumed: the library, which does not notice by itself, gets its turn.
+ */
+void reactor_resumed(struct reactor *reactor);
+
 /** The backend's notify: from any thread. `arg` is the reactor. */
 void reactor_wake(void *arg);
 
