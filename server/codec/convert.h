@@ -135,9 +135,6 @@ struct codec_model_view {
     bool with_tensors;                       // lists leave tensors and groups' keys out
 };
 
-/** The text of a model's etag, without quotes: "g1.v1234.c7". */
-void codec_model_etag(const struct adamd_model *model, uint64_t now_ms, char ret_text[72]);
-
 Adamd__V1__Model *codec_model_message(struct codec_arena *arena,
                                       const struct codec_model_view *view);
 Adamd__V1__Tensor *codec_tensor_message(struct codec_arena *arena, const struct adamd_model *model,

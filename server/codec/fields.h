@@ -1,0 +1,27 @@
+/** What the files behind convert.h share. */
+#ifndef ADAMD_CODEC_FIELDS_H
+#define ADAMD_CODEC_FIELDS_H
+
+#include "codec/convert.h"
+
+/** Puts `path` before the field that a fault names; returns `status`. */
+enum adamd_status codec_fail_at(struct adamd_fault *fault, enum adamd_status status,
+                                const char *path);
+
+/** As codec_policy_read(), but the whole is not checked yet. */
+ADAMD_MUST_USE enum adamd_status codec_policy_take(const Adamd__V1__StepPolicy *message,
+                                                   struct adamd_policy *ret_policy,
+                                                   struct adamd_fault *fault);
+
+/** `to` has room for CODEC_DISPLAY_NAME_MAX and a NUL. */
+ADAMD_MUST_USE enum adamd_status codec_display_name_read(const char *text, char *to,
+                                                         struct adamd_fault *fault);
+
+/** How core's word for an outcome is called on the wire. */
+Adamd__V1__PushOutcome codec_outcome_of(enum adamd_outcome_kind kind);
+
+/** A model is kept in memory only, so far: any other durability is UNSUPPORTED. */
+ADAMD_MUST_USE enum adamd_status codec_durability_check(const Adamd__V1__Model *message,
+                                                        struct adamd_fault *fault);
+
+#endif
