@@ -25,8 +25,6 @@ bool is_worker_id(const char *text) {
                length;
 }
 
-// ---------------------------------------------------------------------------------------- endpoint
-
 static bool parse_unix(const char *path, struct endpoint *endpoint, const char **ret_why) {
     if (path[0] != '/') {
         *ret_why = "a Unix socket has an absolute path: unix:/PATH";
@@ -99,8 +97,6 @@ bool endpoint_parse(const char *text, struct endpoint *ret_endpoint, const char 
     }
     return fits;
 }
-
-// ------------------------------------------------------------------------------------------ values
 
 static bool parse_ms(const char *value, uint32_t least, uint32_t *ret_ms) {
     size_t length = strspn(value, "0123456789");

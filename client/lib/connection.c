@@ -79,9 +79,6 @@ static enum io await(struct connection *connection, short events, short *ret_eve
     }
 }
 
-// ------------------------------------------------------------------------------------------
-// opening
-
 static enum io finish_connect(struct connection *connection) {
     short events = 0;
     socklen_t size = sizeof connection->error;
@@ -198,9 +195,6 @@ bool connection_wait_answer(struct connection *connection, uint64_t wait_ms) {
     return io == IO_OK;
 }
 
-// ------------------------------------------------------------------------------------------
-// sending
-
 static size_t window_of(const struct cursor *cursor, struct iovec window[VECTOR_MAX]) {
     size_t count = cursor->count < VECTOR_MAX ? cursor->count : VECTOR_MAX;
 
@@ -249,9 +243,6 @@ enum io connection_send(struct connection *connection, struct cursor *cursor) {
     }
     return IO_OK;
 }
-
-// ------------------------------------------------------------------------------------------
-// reading
 
 // What there is, straight into `data`: at least one byte.
 static enum io receive(struct connection *connection, void *data, size_t max, size_t *ret_size) {
@@ -352,25 +343,27 @@ enum io connection_read_head(struct connection *connection, bool is_head_request
 
 // A line of chunked framing, without its end. It stays in the buffer until the next read.
 static enum io read_line(struct connection *connection, const char **ret_line, size_t *ret_size) {
-    for (;;) {
-        const char *start = connection->buffer + connection->begin;
-        const char *end = memchr(start, '\n', connection->end - connection->begin);
-        enum io io = IO_OK;
+    const char *start = NULL, *end = NULL;
 
+    for (;;) {
+        enum io io = IO_OK;
+        start = connection->buffer + connection->begin;
+        end = memchr(start, '\n', connection->end - connection->begin);
         if (end != NULL) {
-            if (end == start || end[-1] != '\r' || end - start > CHUNK_LINE_MAX) {
-                return IO_BAD;
-            }
-            *ret_line = start;
-            *ret_size = (size_t)(end - start) - 1;
-            connection->begin += *ret_size + 2;
-            return IO_OK;
+            break;
         }
         io = connection->end - connection->begin > CHUNK_LINE_MAX ? IO_BAD : fill(connection);
         if (io != IO_OK) {
             return io;
         }
     }
+    if (end == start || end[-1] != '\r' || end - start > CHUNK_LINE_MAX) {
+        return IO_BAD;
+    }
+    *ret_line = start;
+    *ret_size = (size_t)(end - start) - 1;
+    connection->begin += *ret_size + 2;
+    return IO_OK;
 }
 
 // To the data of the next chunk, or past the end of the last.

@@ -92,8 +92,6 @@ void error_append(struct adamd_error *error, const char *format, ...) {
     va_end(arguments);
 }
 
-// ------------------------------------------------------------------------- the daemon's error body
-
 static void copy_text(const cJSON *object, const char *name, char *text, size_t size) {
     const char *value = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
 
@@ -178,8 +176,6 @@ struct adamd_error *error_of_answer(int http_status, const char *body, size_t si
     classify(error);
     return error;
 }
-
-// -------------------------------------------------------------------------------------- the public
 
 const char *adamd_error_reason(const adamd_error_t *error) {
     return error->reason;

@@ -218,8 +218,6 @@ adamd_error_t *adamd_model_create(adamd_client_t *client, const adamd_model_opti
     return error;
 }
 
-// ---------------------------------------------------------------------------------- looking at one
-
 static struct adamd_error *take_message(ProtobufCMessage *reply, adamd_model_t **ret_model) {
     struct adamd_model *model = calloc(1, sizeof *model);
 

@@ -35,8 +35,6 @@ static void finish(struct push *push) {
     free(push->tensors);
 }
 
-// --------------------------------------------------------------------------------------- arguments
-
 static struct adamd_error *check_options(const struct adamd_push_options *options) {
     if (!isfinite(options->weight) || !(options->weight > 0)) {
         return error_argument("weight", "the weight is a finite number above 0");
@@ -126,8 +124,6 @@ static uint32_t payload_crc32c(const struct push *push) {
     return crc;
 }
 
-// -------------------------------------------------------------------------------------------- head
-
 static void fill_header(const struct push *push, Adamd__V1__PushHeader *header) {
     const struct adamd_session *session = push->session;
     uint64_t base_version = push->options.base_version;
@@ -183,9 +179,6 @@ static struct adamd_error *pack_head(struct push *push, uint32_t crc) {
     push->body[0] = (struct iovec){.iov_base = head, .iov_len = ENVELOPE_HEAD + size};
     return NULL;
 }
-
-// ------------------------------------------------------------------------------------------
-// answers
 
 static void take_response(struct push *push, const Adamd__V1__PushGradientsResponse *response) {
     push->result.outcome = (adamd_outcome_t)response->outcome;
@@ -262,9 +255,6 @@ static struct adamd_error *receive_both(void *arg, const struct http_head *head,
     protobuf_c_message_free_unpacked(message, NULL);
     return receive_parameters(push, connection);
 }
-
-// ----------------------------------------------------------------------------------------- the
-// push
 
 static void decided(struct adamd_session *session) {
     session->next_sequence++;

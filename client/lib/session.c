@@ -119,13 +119,17 @@ adamd_error_t *adamd_register(adamd_client_t *client, const adamd_register_optio
                               adamd_session_t **ret_session, adamd_register_result_t *result) {
     struct adamd_register_options local = ADAMD_REGISTER_OPTIONS_INIT;
     struct adamd_session *session = calloc(1, sizeof *session);
-    struct adamd_error *error = session != NULL ? take_options(&local, options) : error_no_memory();
+    struct adamd_error *error = NULL;
 
+    if (session == NULL) {
+        return error_no_memory();
+    }
+    session->client = client;
+    error = take_options(&local, options);
     if (error == NULL) {
         error = check_options(&local);
     }
     if (error == NULL) {
-        session->client = client;
         error = name_session(session, &local);
     }
     if (error == NULL) {

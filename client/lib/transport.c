@@ -95,41 +95,48 @@ struct adamd_error *error_of_io(const struct connection *connection, enum io io)
     return io == IO_OK ? NULL : error_new(reason, "%s", connection_strerror(connection, io));
 }
 
-struct adamd_error *transport_collect(struct connection *connection, size_t max, char **ret_text,
-                                      size_t *ret_size) {
-    size_t size = 0, room = 4096;
-    char *text = malloc(room + 1);
+// Twice the room, if `max` allows it.
+static struct adamd_error *grow(char **text, size_t *room, size_t max) {
+    char *larger = NULL;
 
-    while (text != NULL) {
-        size_t got = 0;
-        enum io io = connection_read(connection, text + size, room - size, &got);
-        if (io != IO_OK) {
-            free(text);
-            return error_of_io(connection, io);
-        }
-        size += got;
-        if (got == 0) {
-            text[size] = '\0';
-            *ret_text = text;
-            *ret_size = size;
-            return NULL;
-        }
-        if (size == room) {
-            char *larger = room < max ? realloc(text, 2 * room + 1) : NULL;
-            if (larger == NULL) {
-                free(text);
-                return room < max ? error_no_memory()
-                                  : error_new("BAD_ANSWER", "the answer is too long");
-            }
-            text = larger;
-            room *= 2;
-        }
+    if (*room >= max) {
+        return error_new("BAD_ANSWER", "the answer is too long");
     }
-    return error_no_memory();
+    larger = realloc(*text, 2 * *room + 1);
+    if (larger == NULL) {
+        return error_no_memory();
+    }
+    *text = larger;
+    *room *= 2;
+    return NULL;
 }
 
-// --------------------------------------------------------------------------------------- one
-// attempt
+struct adamd_error *transport_collect(struct connection *connection, size_t max, char **ret_text,
+                                      size_t *ret_size) {
+    size_t size = 0, got = 1, room = 4096;
+    char *text = malloc(room + 1);
+    struct adamd_error *error = NULL;
+
+    if (text == NULL) {
+        return error_no_memory();
+    }
+    while (error == NULL && got > 0) {
+        error =
+            error_of_io(connection, connection_read(connection, text + size, room - size, &got));
+        size += got;
+        if (error == NULL && size == room) {
+            error = grow(&text, &room, max);
+        }
+    }
+    if (error != NULL) {
+        free(text);
+        return error;
+    }
+    text[size] = '\0';
+    *ret_text = text;
+    *ret_size = size;
+    return NULL;
+}
 
 static uint64_t body_bytes(const struct call *call) {
     uint64_t size = 0;
@@ -152,9 +159,13 @@ static uint64_t budget_ms(uint64_t deadline_ms) {
 
 static int write_head(const struct transport *transport, const struct call *call,
                       uint64_t deadline_ms, char head[REQUEST_HEAD_MAX]) {
-    char length[96] = "";
+    char length[96] = "", timeout[64] = "";
     uint64_t bytes = body_bytes(call);
 
+    if (deadline_ms != UINT64_MAX) {
+        snprintf(timeout, sizeof timeout, "Request-Timeout-Ms: %llu\r\n",
+                 (unsigned long long)budget_ms(deadline_ms));
+    }
     if (call->has_body) {
         snprintf(length, sizeof length, "Content-Length: %llu\r\n%s", (unsigned long long)bytes,
                  bytes > EXPECT_BYTES ? "Expect: 100-continue\r\n" : "");
@@ -163,10 +174,9 @@ static int write_head(const struct transport *transport, const struct call *call
                     "%s %s HTTP/1.1\r\n"
                     "Host: %s\r\n"
                     "User-Agent: adamd-client/%s\r\n"
-                    "Request-Timeout-Ms: %llu\r\n"
-                    "%s%s\r\n",
+                    "%s%s%s\r\n",
                     call->method, call->target, transport->endpoint.authority,
-                    adamd_version_string(), (unsigned long long)budget_ms(deadline_ms), length,
+                    adamd_version_string(), timeout, length,
                     call->headers != NULL ? call->headers : "");
 }
 
@@ -317,9 +327,6 @@ static struct adamd_error *try_once(struct transport *transport, const struct ca
     return error;
 }
 
-// -------------------------------------------------------------------------------------- trying
-// again
-
 static uint64_t next_random(struct transport *transport) {
     uint64_t x = transport->random;
 
@@ -384,10 +391,11 @@ static bool still_in_doubt(bool in_doubt, const struct adamd_error *error,
 static struct adamd_error *try_until(struct transport *transport, const struct call *call,
                                      struct iovec *vector, uint64_t deadline_ms, bool *in_doubt) {
     unsigned failures = 0, stale = 0, checksum_repeats = 0;
+    struct adamd_error *error = NULL;
 
-    for (;;) {
+    for (;; failures++) {
         struct attempt attempt = {0};
-        struct adamd_error *error = try_once(transport, call, vector, deadline_ms, &attempt);
+        error = try_once(transport, call, vector, deadline_ms, &attempt);
         if (error == NULL) {
             return NULL;
         }
@@ -395,14 +403,14 @@ static struct adamd_error *try_until(struct transport *transport, const struct c
         attempt.stale = attempt.stale && stale++ == 0;
         if (!may_repeat(call, error, &attempt, &checksum_repeats) ||
             !pause_before(transport, failures, deadline_ms, &attempt)) {
-            if (failures > 0) {
-                error_append(error, " (after %u attempts)", failures + 1);
-            }
-            return error;
+            break;
         }
-        failures++;
         adamd_error_destroy(error);
     }
+    if (failures > 0) {
+        error_append(error, " (after %u attempts)", failures + 1);
+    }
+    return error;
 }
 
 struct adamd_error *transport_call(struct transport *transport, const struct call *call,

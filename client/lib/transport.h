@@ -40,8 +40,9 @@ bool random_text(char text[33]);
 uint64_t transport_deadline(const struct transport *transport, uint32_t timeout_ms);
 
 /**
- * Calls, until `deadline_ms`. NULL is success. `in_doubt` (may be NULL) says whether the daemon may
- * have acted on this call before, and is told after a failure whether it may have by now.
+ * Calls, until `deadline_ms` (UINT64_MAX: for ever). NULL is success. `in_doubt` (may be NULL) says
+ * whether the daemon may have acted on this call before, and is told after a failure whether it may
+ * have by now.
  */
 struct adamd_error *transport_call(struct transport *transport, const struct call *call,
                                    uint64_t deadline_ms, bool *in_doubt);
