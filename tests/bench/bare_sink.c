@@ -71,11 +71,11 @@ int main(int argc, char **argv) {
     struct sockaddr_in address = {.sin_family = AF_INET};
     socklen_t size = sizeof address;
     const size_t bytes = argc == 2 ? strtoull(argv[1], NULL, 10) : 0;
-    char *buffer = malloc(bytes);
+    char *buffer = bytes > 0 ? malloc(bytes) : NULL;
     const int listener = socket(AF_INET, SOCK_STREAM, 0);
 
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bytes == 0 || buffer == NULL || listener < 0 ||
+    if (buffer == NULL || listener < 0 ||
         bind(listener, (struct sockaddr *)&address, sizeof address) != 0 ||
         listen(listener, 16) != 0 ||
         getsockname(listener, (struct sockaddr *)&address, &size) != 0) {

@@ -240,13 +240,12 @@ static double time_once(struct run *run, enum way way) {
 }
 
 static void measure(struct run *run) {
-    for (size_t round = 0; round < run->settings->rounds + WARM_UP; round++) {
+    for (int round = 0; round < WARM_UP * WAY_COUNT; round++) {
+        (void)time_once(run, (enum way)(round % WAY_COUNT));
+    }
+    for (size_t round = 0; round < run->settings->rounds; round++) {
         for (int way = 0; way < WAY_COUNT; way++) {
-            const double ms = time_once(run, (enum way)way);
-
-            if (round >= WARM_UP) {
-                run->times[way][round - WARM_UP] = ms;
-            }
+            run->times[way][round] = time_once(run, (enum way)way);
         }
     }
 }
