@@ -78,8 +78,12 @@ _Static_assert(sizeof settings / sizeof settings[0] <= CONFIG_SETTINGS_MAX,
 
 static const char *const origin_names[] = {"default", "file", "environment", "flag"};
 
-static void *member(const struct config *config, const struct setting *setting) {
-    return (char *)(uintptr_t)config + setting->offset;
+static void *member(struct config *config, const struct setting *setting) {
+    return (char *)config + setting->offset;
+}
+
+static const void *member_of(const struct config *config, const struct setting *setting) {
+    return (const char *)config + setting->offset;
 }
 
 static const struct setting *find(const char *key) {
@@ -119,7 +123,7 @@ static bool set_text(const char *value, char *to) {
     if (strlen(value) >= CONFIG_TEXT_MAX) {
         return false;
     }
-    strcpy(to, value);
+    memcpy(to, value, strlen(value) + 1);
     return true;
 }
 
@@ -245,7 +249,7 @@ static enum adamd_status read_line(struct config *config, char *line, char *sect
             return adamd_fail(fault, ADAMD_BAD_FIELD, "section", "A section is [name]");
         }
         text[size - 1] = '\0';
-        strcpy(section, text + 1);
+        memcpy(section, text + 1, size - 1);
         return has_section(section) ? ADAMD_OK
                                     : adamd_fail(fault, ADAMD_BAD_FIELD, section,
                                                  "There is no section [%s]", section);
@@ -308,7 +312,7 @@ enum adamd_status config_check(const struct config *config, struct adamd_fault *
 
 static void print_value(const struct config *config, const struct setting *setting, char *to,
                         size_t size) {
-    const void *from = member(config, setting);
+    const void *from = member_of(config, setting);
     const uint64_t *number = from;
 
     switch (setting->kind) {

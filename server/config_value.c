@@ -102,7 +102,7 @@ static bool parse_unix(const char *path, struct config_listen *listen) {
     if (path[0] != '/' || strlen(path) > SUN_PATH_MAX) {
         return false;
     }
-    strcpy(listen->address, path);
+    memcpy(listen->address, path, strlen(path) + 1);
     return true;
 }
 
@@ -143,7 +143,7 @@ bool value_listen(const char *text, struct config_listen *ret_listen) {
     }
     memcpy(listen.address, start, size);
     if (strcmp(listen.address, "localhost") == 0) {
-        strcpy(listen.address, "127.0.0.1");
+        snprintf(listen.address, sizeof listen.address, "127.0.0.1");
     }
     if (!is_address(listen.address)) {
         return false;

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <linux/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
@@ -15,7 +16,7 @@ enum { OTHERS_PER_ADDRESS_MAX = 64 };
 static bool describe(const struct sockaddr *address, char *peer, bool *ret_is_unix) {
     *ret_is_unix = address == NULL || address->sa_family == AF_UNIX;
     if (*ret_is_unix) {
-        strcpy(peer, "unix");
+        snprintf(peer, CONNECTION_PEER_MAX, "unix");
         return true;
     }
     if (address->sa_family == AF_INET) {

@@ -4,6 +4,7 @@
 
 #include "routes.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +65,7 @@ static void make_request_id(struct exchange *exchange) {
 
     if (wanted != NULL && wanted[0] != '\0' && strlen(wanted) <= EXCHANGE_REQUEST_ID_MAX &&
         wanted[strspn(wanted, token)] == '\0') {
-        strcpy(exchange->request_id, wanted);
+        memcpy(exchange->request_id, wanted, strlen(wanted) + 1);
         return;
     }
     // Only to be told apart: without randomness they still count up.
@@ -386,6 +387,7 @@ static enum MHD_Result end_body(struct exchange *exchange) {
     return MHD_YES;
 }
 
+// NOLINTNEXTLINE(readability-function-size): the library's signature
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *http, const char *url,
                                   const char *method, const char *version, const char *data,
                                   size_t *size, void **context) {
@@ -413,14 +415,27 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *http, const 
     }
 }
 
+// What the library has to say is about peers that went away, or that it refused by itself.
+static void on_library_log(void *arg, const char *format, va_list arguments) {
+    char text[256];
+
+    (void)arg;
+    if (log_wanted(LEVEL_DEBUG)) {
+        vsnprintf(text, sizeof text, format, arguments);
+        text[strcspn(text, "\n")] = '\0';
+        log_event(LEVEL_DEBUG, "http", "library", log_text("text", text));
+    }
+}
+
 struct MHD_Daemon *intake_listen(struct intake *intake, int fd) {
     // The library's own limit stands above ours, so that ours answers first.
     const unsigned limit = (unsigned)intake->server->config->connections_max + 8;
 
     return MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, on_accept, intake,
-        on_request, intake, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_URI_LOG_CALLBACK, on_target,
-        intake, MHD_OPTION_NOTIFY_COMPLETED, on_completed, intake, MHD_OPTION_NOTIFY_CONNECTION,
+        on_request, intake, MHD_OPTION_EXTERNAL_LOGGER, on_library_log, intake,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_URI_LOG_CALLBACK, on_target, intake,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, intake, MHD_OPTION_NOTIFY_CONNECTION,
         on_connection, intake, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL_BYTES,
         MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 }

@@ -71,7 +71,7 @@ static void set_tcp_options(int fd) {
 }
 
 static bool read_port(int fd, struct config_listen *listen) {
-    union address address;
+    union address address = {.any = {.sa_family = AF_UNSPEC}};
     socklen_t size = sizeof address;
 
     if (getsockname(fd, &address.any, &size) != 0) {

@@ -19,8 +19,9 @@ void exchange_add_header(struct exchange *exchange, const char *name, const char
 
     ADAMD_ASSERT(exchange->header_count < EXCHANGE_HEADERS_MAX);
     ADAMD_ASSERT(strlen(name) < sizeof exchange->headers[0].name);
-    strcpy(exchange->headers[exchange->header_count].name, name);
+    memcpy(exchange->headers[exchange->header_count].name, name, strlen(name) + 1);
     va_start(arguments, format);
+    // NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): the line above
     vsnprintf(exchange->headers[exchange->header_count].value, sizeof exchange->headers[0].value,
               format, arguments);
     va_end(arguments);

@@ -71,7 +71,7 @@ void exchange_answer_bytes(struct exchange *exchange, unsigned http_status,
 
     if (http_status == 200 && tag != NULL &&
         tag_listed(exchange_header(exchange, "If-None-Match"), tag)) {
-        answer_vector(exchange, 304, NULL, 0);
+        answer_vector(exchange, 304, vector, count); // the length alone is told
         return;
     }
     switch (find_range(exchange, http_status, total, &first, &size)) {

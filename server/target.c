@@ -58,30 +58,37 @@ static enum adamd_status check_bytes(const char *raw, struct adamd_fault *fault)
     return ADAMD_OK;
 }
 
-// The length of the UTF-8 sequence at `text`, or 0. Overlong forms and surrogates are none.
-static size_t sequence_size(const unsigned char *text) {
-    static const struct {
-        unsigned char low, high, second_low, second_high;
-        size_t size;
-    } rows[] = {
-        {0x01, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-        {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-        {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-    };
+// Of the bytes after the first, which stands between `low` and `high`; overlong forms and
+// surrogates are in no row.
+static const struct utf8_row {
+    unsigned char low, high, second_low, second_high;
+    size_t size;
+} utf8_rows[] = {
+    {0x01, 0x7f, 0, 0xff, 1},    {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+    {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+    {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+};
 
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (text[0] < rows[i].low || text[0] > rows[i].high) {
-            continue;
+static bool row_fits(const struct utf8_row *row, const unsigned char *text) {
+    if (text[0] < row->low || text[0] > row->high) {
+        return false;
+    }
+    for (size_t i = 1; i < row->size; i++) {
+        const unsigned char low = i == 1 ? row->second_low : 0x80;
+        const unsigned char high = i == 1 ? row->second_high : 0xbf;
+        if (text[i] < low || text[i] > high) { // the terminator is below
+            return false;
         }
-        if (rows[i].size > 1 && (text[1] < rows[i].second_low || text[1] > rows[i].second_high)) {
-            return 0;
+    }
+    return true;
+}
+
+// The length of the UTF-8 sequence at `text`, or 0.
+static size_t sequence_size(const unsigned char *text) {
+    for (size_t i = 0; i < sizeof utf8_rows / sizeof utf8_rows[0]; i++) {
+        if (row_fits(&utf8_rows[i], text)) {
+            return utf8_rows[i].size;
         }
-        for (size_t k = 2; k < rows[i].size; k++) {
-            if ((text[k] & 0xc0) != 0x80) {
-                return 0;
-            }
-        }
-        return rows[i].size;
     }
     return 0;
 }
