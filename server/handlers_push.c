@@ -14,9 +14,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-// A body up to here that is not wanted is read all the same, which keeps the connection.
-enum { SMALL_BODY = 64 << 10 };
-
 // A header that lists every tensor of the largest model takes less.
 enum { PUSH_HEADER_MAX = 512 << 10 };
 
@@ -25,7 +22,7 @@ struct push_call {
     struct use use;
     enum push_form form;
     bool pulls;    // the answer brings parameters
-    bool discards; // bytes that still come are not wanted
+    bool discards; // the same push is staged: only its decision is waited for
     bool answered;
     struct codec_arena arena;
     Adamd__V1__PushHeader *header;
@@ -33,7 +30,7 @@ struct push_call {
     struct codec_upload upload;       // PUSH_SAFETENSORS
     struct codec_gradients gradients; //
     struct adamd_push *push;          // from admission to decision
-    bool decided, duplicate;
+    bool duplicate;
     struct adamd_outcome outcome;
     struct adamd_wait wait; // for the parameters
     const struct adamd_published *published;
@@ -133,7 +130,6 @@ static void on_decided(void *arg, enum adamd_status status, const struct adamd_o
         refuse(call, &why);
         return;
     }
-    call->decided = true;
     call->outcome = *outcome;
     call->duplicate = duplicate;
     answer_outcome(call);
@@ -169,14 +165,9 @@ static bool admit(struct push_call *call, struct adamd_push_head *head) {
         }
         return true;
     }
-    call->discards = true;
-    call->decided = true;
     call->duplicate = true;
-    if (exchange_content_length(call->exchange) > SMALL_BODY) {
-        answer_outcome(call);
-        return false;
-    }
-    return true;
+    answer_outcome(call);
+    return false;
 }
 
 static bool admit_header(struct push_call *call, uint64_t byte_size) {
@@ -400,9 +391,6 @@ static void on_end(struct exchange *exchange) {
     struct adamd_fault fault = {0};
 
     if (call->discards || call->answered) {
-        if (call->decided && !call->answered) {
-            answer_outcome(call);
-        }
         return;
     }
     if (call->push == NULL) {
