@@ -15,7 +15,7 @@ build_packages=(
     curl
 )
 test_packages=(
-    g++ check
+    git g++ check
     clang clang-format clang-tidy clang-tools libclang-rt-14-dev
     python3 python3-venv shellcheck
 )
