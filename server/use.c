@@ -35,6 +35,8 @@ void use_end(struct use *use) {
 }
 
 void served_free(struct served_model *served) {
+    // It lives on until its operations in flight are done, and must not tell us then.
+    adamd_model_listen(served->model, NULL, NULL);
     adamd_model_destroy(served->model);
     codec_plan_destroy(served->plan);
     free(served);
