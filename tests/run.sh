@@ -54,7 +54,7 @@ count_ctest() {
                 if (!good && broken == 0) failed++
             }
         }
-        /^[0-9]+\/[0-9]+ Test(ing)?: / { close_test(); open = 1; good = checks = broken = 0 }
+        /^[0-9]+\/[0-9]+ Testing: / { close_test(); open = 1; good = checks = broken = 0 }
         /^[0-9]+%: Checks: [0-9]+, Failures: / {
             gsub(/[:,]/, ""); checks += $3; broken += $5 + $7
         }
