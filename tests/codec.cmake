@@ -1,2 +1,5 @@
 # What comes from strangers as bytes: headers, messages, documents, envelopes; and its conversion.
 adamd_test(NAME unit/test_safetensors SOURCES unit/test_safetensors.c USES adamd::core)
+foreach(name json)
+  adamd_test(NAME unit/test_${name} SOURCES unit/test_${name}.c USES adamd::codec)
+endforeach()
