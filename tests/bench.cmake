@@ -16,3 +16,16 @@ if(TARGET adamd::client)
     SOURCES bench/bench_push_step_pull.c bench/raw_exchange.c USES adamd::client)
   add_dependencies(bench_push_step_pull bare_step)
 endif()
+
+# The bare loop of bench_step, for each instruction set, as the kernels are compiled.
+get_property(isas GLOBAL PROPERTY ADAMD_ISAS)
+foreach(isa IN LISTS isas)
+  get_property(isa_flags GLOBAL PROPERTY ADAMD_ISA_FLAGS_${isa})
+  add_library(bare_loop_${isa} OBJECT bench/bare_loop.c)
+  target_compile_definitions(bare_loop_${isa} PRIVATE
+    BARE_LOOP=bare_loop_${isa} BARE_LOOP_VARIANT="${isa}")
+  target_link_libraries(bare_loop_${isa} PRIVATE adamd::core adamd_warnings adamd_sanitizers)
+  target_compile_options(bare_loop_${isa} PRIVATE ${isa_flags})
+  list(APPEND bare_loops $<TARGET_OBJECTS:bare_loop_${isa}>)
+endforeach()
+adamd_bench(NAME bench_step SOURCES bench/bench_step.c ${bare_loops} USES adamd::cpu m)
