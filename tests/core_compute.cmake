@@ -18,3 +18,16 @@ foreach(suite step ops golden)
   adamd_test(NAME conformance/test_backend_${suite} SOURCES conformance/test_backend_${suite}.c
     USES adamd_conformance)
 endforeach()
+
+foreach(noun status crc32c options layout queue)
+  adamd_test(NAME unit/test_${noun} SOURCES unit/test_${noun}.c USES adamd::test_backends)
+endforeach()
+
+# This machine may lack an instruction set that was built: its object is read instead.
+get_property(isas GLOBAL PROPERTY ADAMD_ISAS)
+foreach(isa IN LISTS isas)
+  add_test(NAME conformance/kernel_object_${isa}
+    COMMAND ${CMAKE_COMMAND} -DOBJDUMP=${CMAKE_OBJDUMP} -DNM=${CMAKE_NM} -DVARIANT=${isa}
+      -DOBJECT=$<TARGET_OBJECTS:adamd_kernel_${isa}> -DSANITIZED=${ADAMD_SANITIZE}
+      -P ${CMAKE_CURRENT_SOURCE_DIR}/conformance/test_kernel_objects.cmake)
+endforeach()

@@ -1,0 +1,160 @@
+// Goal: bad options get PyTorch's texts in PyTorch's order, and a step's scalars are the
+// for-loop's.
+#include "adamd/options.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+
+static const struct {
+    struct adamd_options options;
+    const char *field, *message;
+} refused[] = {
+#define GOOD .lr = 1e-3, .betas = {0.9, 0.999}, .eps = 1e-8
+    {{.lr = -1.0, .betas = {0.9, 0.999}, .eps = -1.0}, "lr", "Invalid learning rate: -1.0"},
+    {{.lr = -1e-5}, "lr", "Invalid learning rate: -1e-05"},
+    {{.lr = -0.0001}, "lr", "Invalid learning rate: -0.0001"},
+    {{.lr = -0.1}, "lr", "Invalid learning rate: -0.1"},
+    {{.lr = -1.5e-7}, "lr", "Invalid learning rate: -1.5e-07"},
+    {{.lr = -1e15}, "lr", "Invalid learning rate: -1000000000000000.0"},
+    {{.lr = -1e16}, "lr", "Invalid learning rate: -1e+16"},
+    {{.lr = -1.25e300}, "lr", "Invalid learning rate: -1.25e+300"},
+    {{.lr = -123456.789}, "lr", "Invalid learning rate: -123456.789"},
+    {{.lr = -0.30000000000000004}, "lr", "Invalid learning rate: -0.30000000000000004"},
+    {{.lr = -5e-324}, "lr", "Invalid learning rate: -5e-324"},
+    {{.lr = NAN}, "lr", "Invalid learning rate: nan"},
+    {{.lr = -NAN}, "lr", "Invalid learning rate: nan"},
+    {{.lr = -INFINITY}, "lr", "Invalid learning rate: -inf"},
+    {{.lr = 0.1, .betas = {2.0, 2.0}, .eps = -1.0}, "eps", "Invalid epsilon value: -1.0"},
+    {{.lr = 0.1, .eps = NAN}, "eps", "Invalid epsilon value: nan"},
+    {{.betas = {1.0, 7.0}}, "betas[0]", "Invalid beta parameter at index 0: 1.0"},
+    {{.betas = {-0.5, 0.0}}, "betas[0]", "Invalid beta parameter at index 0: -0.5"},
+    {{.betas = {0.0, INFINITY}}, "betas[1]", "Invalid beta parameter at index 1: inf"},
+    {{.betas = {0.9, 1.0}, .weight_decay = -1.0},
+     "betas[1]",
+     "Invalid beta parameter at index 1: 1.0"},
+    {{GOOD, .weight_decay = -1.0, .fused = ADAMD_TRUE, .foreach = ADAMD_TRUE},
+     "weight_decay",
+     "Invalid weight_decay value: -1.0"},
+    {{GOOD, .fused = ADAMD_TRUE, .foreach = ADAMD_TRUE, .differentiable = true},
+     "fused",
+     "`fused` does not support `differentiable`"},
+    {{GOOD, .fused = ADAMD_TRUE, .foreach = ADAMD_TRUE},
+     "fused",
+     "`fused` and `foreach` cannot be `True` together."},
+};
+
+START_TEST(what_pytorch_refuses_is_refused_in_its_words)
+{
+    struct adamd_fault fault;
+
+    ck_assert_int_eq(adamd_options_check(&refused[_i].options, &fault), ADAMD_BAD_FIELD);
+    ck_assert_int_eq(fault.status, ADAMD_BAD_FIELD);
+    ck_assert_str_eq(fault.field, refused[_i].field);
+    ck_assert_str_eq(fault.message, refused[_i].message);
+    ck_assert_int_eq(adamd_options_check(&refused[_i].options, NULL), ADAMD_BAD_FIELD);
+}
+END_TEST
+
+static const struct adamd_options accepted[] = {
+    {GOOD},
+    {GOOD, .weight_decay = 0.1, .amsgrad = true, .maximize = true, .decoupled_weight_decay = true},
+    {GOOD, .foreach = ADAMD_TRUE},
+    {GOOD, .fused = ADAMD_TRUE},
+    {GOOD, .fused = ADAMD_TRUE, .foreach = ADAMD_FALSE},
+    {.lr = 0.0, .betas = {0.0, 0.0}, .eps = 0.0},
+    {.lr = -0.0},
+    {.lr = INFINITY, .betas = {0.9, 0.999}, .eps = INFINITY, .weight_decay = INFINITY},
+    {.lr = 1.0, .betas = {0.9999999999999999, 0.9999999999999999}},
+};
+
+START_TEST(what_pytorch_accepts_is_accepted)
+{ ck_assert_int_eq(adamd_options_check(&accepted[_i], NULL), ADAMD_OK); }
+END_TEST
+
+START_TEST(what_this_build_cannot_do_is_said)
+{
+    struct adamd_fault fault;
+    struct adamd_options options = adamd_options_default;
+
+    options.capturable = true;
+    ck_assert_int_eq(adamd_options_check(&options, &fault), ADAMD_UNSUPPORTED);
+    ck_assert_str_eq(fault.field, "capturable");
+    options.capturable = false;
+    options.differentiable = true;
+    ck_assert_int_eq(adamd_options_check(&options, &fault), ADAMD_UNSUPPORTED);
+    ck_assert_str_eq(fault.field, "differentiable");
+}
+END_TEST
+
+START_TEST(defaults_are_torch_optim_adams)
+{
+    const struct adamd_options *o = &adamd_options_default;
+
+    ck_assert_double_eq(o->lr, 1e-3);
+    ck_assert_double_eq(o->betas[0], 0.9);
+    ck_assert_double_eq(o->betas[1], 0.999);
+    ck_assert_double_eq(o->eps, 1e-8);
+    ck_assert_double_eq(o->weight_decay, 0.0);
+    ck_assert(!o->amsgrad && !o->maximize && !o->capturable && !o->differentiable);
+    ck_assert(!o->decoupled_weight_decay);
+    ck_assert_int_eq(o->foreach, ADAMD_NONE);
+    ck_assert_int_eq(o->fused, ADAMD_NONE);
+}
+END_TEST
+
+// The right-hand sides are what Python prints for the same expressions.
+START_TEST(a_rule_holds_the_for_loops_doubles)
+{
+    const struct adamd_options options = {.lr = 1e-2,
+                                          .betas = {0.9, 0.999},
+                                          .eps = 1e-8,
+                                          .weight_decay = 0.1,
+                                          .decoupled_weight_decay = true,
+                                          .amsgrad = true};
+    const struct adamd_rule first = adamd_rule_of(&options, 1);
+    const struct adamd_rule third = adamd_rule_of(&options, 3);
+
+    ck_assert_double_eq(first.lerp_weight, 0.09999999999999998);
+    ck_assert_double_eq(first.one_minus_beta2, 0.0010000000000000009);
+    ck_assert_double_eq(first.keep, 0.999);
+    ck_assert_double_eq(first.step_size, 0.10000000000000002);
+    ck_assert_double_eq_tol(third.step_size, 0.03690036900369005, 1e-17);
+    ck_assert_double_eq_tol(third.root_correction, 0.05474487190596028, 1e-17);
+    ck_assert_int_eq(first.decay, ADAMD_DECAY_DECOUPLED);
+    ck_assert(first.amsgrad && !first.maximize);
+}
+END_TEST
+
+START_TEST(no_weight_decay_is_no_decay_at_all)
+{
+    struct adamd_options options = adamd_options_default;
+
+    options.decoupled_weight_decay = true;
+    ck_assert_int_eq(adamd_rule_of(&options, 1).decay, ADAMD_DECAY_NONE);
+    options.weight_decay = 1e-300;
+    ck_assert_int_eq(adamd_rule_of(&options, 1).decay, ADAMD_DECAY_DECOUPLED);
+    options.decoupled_weight_decay = false;
+    ck_assert_int_eq(adamd_rule_of(&options, 1).decay, ADAMD_DECAY_L2);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("options");
+    TCase *tests = tcase_create("all");
+
+    tcase_add_loop_test(tests, what_pytorch_refuses_is_refused_in_its_words, 0,
+                        sizeof refused / sizeof refused[0]);
+    tcase_add_loop_test(tests, what_pytorch_accepts_is_accepted, 0,
+                        sizeof accepted / sizeof accepted[0]);
+    tcase_add_test(tests, what_this_build_cannot_do_is_said);
+    tcase_add_test(tests, defaults_are_torch_optim_adams);
+    tcase_add_test(tests, a_rule_holds_the_for_loops_doubles);
+    tcase_add_test(tests, no_weight_decay_is_no_decay_at_all);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
