@@ -3,8 +3,8 @@
 
     tests/rooms.py BUILD        a configured and built directory, for example build/dev
 
-For each room the compile command of one of its sources is taken from the build, and each room's
-header is tried with it. Libraries lie where every compiler looks, so for these the includes are read.
+The compile commands of a room's sources are taken from the build, and each room's header is tried with
+them. Libraries lie where every compiler looks, so for these the includes are read.
 """
 
 import json
@@ -47,37 +47,40 @@ def room_of(path):
     return max(rooms, key=len, default=None)
 
 
-def includes(command, header):
-    """Whether a source that is compiled like `command` can include `header`."""
+def flags_of(command):
+    """Compiler and what decides which headers are found."""
     words = shlex.split(command["command"])
-    flags = []
+    flags = [words[0]]
     for i, word in enumerate(words):
         if word.startswith(("-I", "-D", "-std")):
             flags.append(word)
         elif word == "-isystem":
             flags += [word, words[i + 1]]
+    return tuple(flags)
+
+
+def can_include(flags, header):
     result = subprocess.run(
-        [words[0], *flags, "-E", "-x", "c", "-o", "/dev/null", "-"],
-        input=f'#include "{header}"\n', capture_output=True, text=True,
-        cwd=command["directory"], check=False)
+        [*flags, "-E", "-x", "c", "-o", "/dev/null", "-"], input=f'#include "{header}"\n',
+        capture_output=True, text=True, cwd=ROOT, check=False)
     return result.returncode == 0
 
 
 def check_compiler(build):
-    commands = {}
+    """No source of a room may find a header that the room does not see; some source finds the others."""
+    flags = {room: set() for room in SEES}
     for command in json.loads((build / "compile_commands.json").read_text()):
         path = pathlib.Path(command["file"])
         if ROOT in path.parents and build.resolve() not in path.resolve().parents:
-            commands.setdefault(room_of(path), []).append(command)
+            flags.get(room_of(path), set()).add(flags_of(command))
     wrong = []
     for room, seen in SEES.items():
-        if room not in commands:
+        if not flags[room]:
             wrong.append(f"{room}: nothing is compiled there")
-            continue
         for other, header in HEADERS.items():
-            command = min(commands[room], key=lambda c: c["file"].count("/"))
-            if includes(command, header) != (other in seen):
-                verb = "cannot include" if other in seen else "can include"
+            found = any(can_include(each, header) for each in flags[room])
+            if found != (other in seen):
+                verb = "can include" if found else "cannot include"
                 wrong.append(f"{room} {verb} {header} of {other}")
     return wrong
 
