@@ -145,6 +145,11 @@ static void check_method(const struct guard_request *request, struct guard_resul
 
 static void check_target(const struct guard_request *request, struct guard_result *result) {
     struct target target;
+
+    if (strcmp(request->method, "OPTIONS") == 0 && strcmp(request->target, "*") == 0) {
+        refuse(result, REASON_METHOD_NOT_ALLOWED, NULL, "OPTIONS is not served");
+        return;
+    }
     const enum adamd_status status = target_init(&target, request->target, &result->fault);
 
     target_finish(&target);

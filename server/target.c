@@ -1,6 +1,8 @@
 // Targets are split before they are decoded, so that an escaped separator never separates.
 #include "target.h"
 
+#include "adamd/json.h"
+
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,54 +60,6 @@ static enum adamd_status check_bytes(const char *raw, struct adamd_fault *fault)
     return ADAMD_OK;
 }
 
-// Of the bytes after the first, which stands between `low` and `high`; overlong forms and
-// surrogates are in no row.
-static const struct utf8_row {
-    unsigned char low, high, second_low, second_high;
-    size_t size;
-} utf8_rows[] = {
-    {0x01, 0x7f, 0, 0xff, 1},    {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-    {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-    {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-};
-
-static bool row_fits(const struct utf8_row *row, const unsigned char *text) {
-    if (text[0] < row->low || text[0] > row->high) {
-        return false;
-    }
-    for (size_t i = 1; i < row->size; i++) {
-        const unsigned char low = i == 1 ? row->second_low : 0x80;
-        const unsigned char high = i == 1 ? row->second_high : 0xbf;
-        if (text[i] < low || text[i] > high) { // the terminator is below
-            return false;
-        }
-    }
-    return true;
-}
-
-// The length of the UTF-8 sequence at `text`, or 0.
-static size_t sequence_size(const unsigned char *text) {
-    for (size_t i = 0; i < sizeof utf8_rows / sizeof utf8_rows[0]; i++) {
-        if (row_fits(&utf8_rows[i], text)) {
-            return utf8_rows[i].size;
-        }
-    }
-    return 0;
-}
-
-static bool is_utf8(const char *text) {
-    const unsigned char *at = (const unsigned char *)text;
-
-    while (*at != '\0') {
-        const size_t size = sequence_size(at);
-        if (size == 0) {
-            return false;
-        }
-        at += size;
-    }
-    return true;
-}
-
 // In place; escapes were checked. '+' is a space in queries, as curl and every form sends it.
 static enum adamd_status decode(char *text, bool plus_is_space, struct adamd_fault *fault) {
     char *to = text;
@@ -119,7 +73,7 @@ static enum adamd_status decode(char *text, bool plus_is_space, struct adamd_fau
         }
     }
     *to = '\0';
-    return is_utf8(text) ? ADAMD_OK : refuse(fault, "is not UTF-8");
+    return adamd_utf8_valid(text, (size_t)(to - text)) ? ADAMD_OK : refuse(fault, "is not UTF-8");
 }
 
 static enum adamd_status add_segment(struct target *target, char *segment,
