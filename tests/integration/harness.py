@@ -67,6 +67,11 @@ def eventually(check, limit=5.0, pause=0.01):
         time.sleep(pause)
 
 
+def environment():
+    """That of the tests without what is the tests' own: the daemon reads every ADAMD_…"""
+    return {k: v for k, v in os.environ.items() if not k.startswith("ADAMD_")}
+
+
 class Background:
     """A call in a thread of its own. result() waits, and raises what the call raised."""
 
@@ -200,7 +205,7 @@ class Daemon:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [*command, *self.flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self.directory, env={**os.environ, **self.env},
+                cwd=self.directory, env={**environment(), **self.env},
             )
         _running.add(self)
         self.port = int(self._wait(lambda: port_file.exists() and port_file.read_text().strip()))
