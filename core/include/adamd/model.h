@@ -284,6 +284,7 @@ struct adamd_wait {
     void (*on_ready)(void *arg, enum adamd_status status, const void *what);
     void *arg;
     uint64_t min_version;
+    enum adamd_status status;
 };
 
 /** Gives the wait up; its callback will not come. Harmless if it is not waiting. */

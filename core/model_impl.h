@@ -1,0 +1,423 @@
+/**
+ * What the files of the model share. Nobody else includes this.
+ *
+ * The life of a gradient: RECEIVING bytes into a slot; COMMITTED, waiting for its turn; STAGED in
+ * an open round; STEPPING, read by an operation in flight; then decided or refused, and gone. The
+ * caller's handle on it is a struct adamd_push; repeats that attach get handles of their own.
+ *
+ * Whatever changes the model ends with model_advance(), which does all that can be done now and
+ * then calls back. Inside a callback it only notes that there is more to do, so lists that are
+ * walked do not change under the walker.
+ */
+#ifndef ADAMD_MODEL_IMPL_H
+#define ADAMD_MODEL_IMPL_H
+
+#include "adamd/backend.h"
+#include "adamd/model.h"
+
+#include <string.h>
+
+enum {
+    MODEL_PULLS_MAX = 1024, // waiting at once
+    MODEL_MANUAL_MAX = 64,  // steps and zero_grads that wait for a step in flight
+    MODEL_LEASE_MS = 30000, // where the policy says 0
+    MODEL_TICK_MS = 1000,   // at most this long between ticks while somebody holds a lease
+    FIRST_GENERATION = 1,
+};
+
+// --------------------------------------------------------------------------------- gradient, push
+
+/** Staging memory for one gradient, laid out as the arena, with zeros between the tensors. */
+struct slot {
+    struct slot *next; // in the free list
+    struct adamd_buffer *buffer;
+    unsigned char *host;
+    uint32_t holds; // gradient, accumulation, operations in flight
+};
+
+enum gradient_state { RECEIVING, COMMITTED, STAGED, STEPPING };
+
+struct gradient {
+    struct gradient *previous, *next;
+    struct gradient_list *list;
+    enum gradient_state state;
+    struct adamd_worker *worker;
+    uint64_t epoch, sequence;
+    bool has_base_version, replace, wants_parameters;
+    uint64_t base_version;
+    uint64_t staleness;
+    uint64_t ticket; // order of commit, among gradients and manual commands
+    float weight;
+    struct slot *slot;
+    struct adamd_push *watchers;
+    // What it holds. `tensors` NULL means all, then `has` is NULL too.
+    uint32_t *tensors;
+    uint32_t tensor_count;
+    unsigned char *has; // a bit for each tensor of the model
+    struct adamd_metric *metrics;
+    uint32_t metric_count;
+    // Receiving.
+    uint64_t byte_size, received;
+    uint32_t cursor;       // append: index among the pushed tensors
+    uint64_t cursor_bytes; // append: bytes of that tensor
+    uint64_t *written;     // write: bytes by tensor
+    uint32_t crc32c, crc_running;
+    uint16_t max_half; // of the upper halves without sign; 0x7f80 and above: not finite
+};
+
+struct gradient_list {
+    struct gradient *first, *last;
+};
+
+struct adamd_push {
+    struct adamd_push *next, **link; // among its gradient's watchers, or the model's endings
+    struct adamd_model *model;
+    struct gradient *gradient; // NULL: it ended
+    adamd_decided_fn *on_decided;
+    void *arg;
+    bool duplicate;
+    enum adamd_status status; // once it ended
+    struct adamd_outcome outcome;
+    struct adamd_fault fault;
+};
+
+// -------------------------------------------------------------------------------------------- jobs
+
+struct job;
+typedef void job_done_fn(struct adamd_model *model, struct job *job, enum adamd_status status);
+
+/** Operations that are submitted in order and end together. Waits where the backend is full. */
+struct job {
+    struct job *next;
+    struct adamd_model *model;
+    job_done_fn *on_done;
+    void *arg;
+    struct slot *reads, *writes; // held until the end; may be NULL
+    uint32_t count, submitted, completed;
+    enum adamd_status status;
+    struct adamd_op ops[];
+};
+
+// ---------------------------------------------------------------------------------------- versions
+
+struct published {
+    struct adamd_published view; // first: what a reader holds
+    struct adamd_buffer *buffer;
+    uint32_t refs;
+    bool busy; // an operation in flight writes it
+};
+
+/** Contributions and metrics on their way into a record. */
+struct tally {
+    struct adamd_contribution *contributions;
+    uint32_t *ranks;
+    uint32_t count, capacity;
+    struct {
+        char key[ADAMD_METRIC_KEY_MAX + 1];
+        double sum, weight;
+    } metrics[ADAMD_METRICS_MAX];
+    uint32_t metric_count;
+    double weight;
+};
+
+struct stepper {
+    struct stepper *next;
+    adamd_stepped_fn *on_stepped;
+    void *arg;
+    bool duplicate;
+    enum adamd_status status;
+    const struct adamd_step_record *record;
+};
+
+enum command_kind { COMMAND_STEP, COMMAND_ZERO_GRAD };
+
+/** MANUAL: what was asked for while a step was in flight. */
+struct command {
+    struct command *next;
+    enum command_kind kind;
+    uint64_t ticket, expected_version;
+    bool set_to_none;
+    struct adamd_options *options; // by group, or NULL
+    struct stepper *steppers;
+};
+
+/** The step in flight and the memory from which steps are built. */
+struct step {
+    bool active;
+    struct gradient_list gradients; // ascending rank
+    struct gradient_list skipped;   // of the same round, not finite
+    struct adamd_step_record *record;
+    struct published *publish;
+    struct stepper *steppers;
+    uint64_t submit_ns;
+    double square_sum;
+    unsigned char *stepped; // a bit for each tensor
+    struct adamd_run *runs;
+    struct adamd_rule *rules;
+    struct {
+        uint64_t t;
+        uint32_t group;
+    } * rule_keys; // what each rule is of
+    struct adamd_source *sources;
+    uint32_t *indices;
+    uint32_t run_count, rule_count, source_count, index_count;
+    uint32_t source_capacity, index_capacity;
+    float weight_sum;
+};
+
+struct group {
+    struct adamd_options options;
+    uint32_t *tensors;
+    uint32_t tensor_count;
+};
+
+enum capture_state { CAPTURE_NONE, CAPTURE_ASKED, CAPTURE_COPYING, CAPTURE_READY, CAPTURE_HELD };
+
+struct capture {
+    enum capture_state state;
+    struct adamd_capture view;
+    struct adamd_buffer *buffers[ADAMD_ARRAY_COUNT];
+    uint64_t *steps;
+    struct adamd_options *options;
+    struct adamd_wait *waits; // at most one
+};
+
+struct adamd_restore {
+    struct adamd_model *model; // NULL: the model is gone
+    struct adamd_buffer *buffers[ADAMD_ARRAY_COUNT];
+    uint64_t *written[ADAMD_ARRAY_COUNT]; // bytes by tensor; NULL: nothing was written
+    uint64_t *steps;
+    struct adamd_options *options; // by group
+    uint64_t version;
+    bool has_options, committed, submitted;
+};
+
+struct adamd_model {
+    struct adamd_queue *queue;
+    struct adamd_backend *backend;
+    struct adamd_layout layout;
+    size_t arena_bytes;
+    struct group *groups;
+    uint32_t group_count;
+    uint32_t *group_of;
+    uint64_t *steps; // Adam's t, by tensor
+    struct adamd_buffer *arrays[ADAMD_ARRAY_COUNT];
+
+    enum adamd_model_state state;
+    bool was_initializing, was_paused; // before the restore that runs
+    bool draining, destroyed;
+    uint64_t generation, version, config_count;
+    struct adamd_policy policy;
+    struct adamd_workers workers;
+    struct adamd_push_counts counts;
+    uint64_t now_ms; // as last told
+    uint64_t resident_bytes, resident_bytes_max;
+
+    struct slot *slots_free;
+    uint32_t slot_count, slots_free_count, slots_max;
+
+    struct gradient_list receiving, committed, accumulating;
+    struct adamd_push *endings, **endings_end; // to be told, oldest first
+    uint64_t ticket;
+    uint64_t round_open_ms, round_open_ns; // of the first contribution; ns 0: no round is open
+    struct step step;
+
+    struct slot *accumulated; // MANUAL
+    unsigned char *has_gradient;
+    double accumulated_bound;
+    struct tally tally;
+    struct command *commands, **commands_end;
+    uint32_t command_count;
+    struct stepper *steppers_ended, **steppers_end;
+
+    struct published **published;
+    uint32_t published_count, published_max;
+    struct published *current; // of the visible version, whole
+    bool current_wanted;       // the visible version was pulled
+    bool copying;              // the visible version, for readers
+    struct adamd_wait *pulls, *pulls_ready, *ended;
+
+    struct capture capture;
+    struct adamd_restore *restore;
+    struct adamd_wait *restore_waits;
+
+    struct adamd_step_record **records; // by ordinal % ADAMD_STEPS_KEPT
+    uint64_t last_ordinal;
+    adamd_changed_fn *on_changed;
+    void *changed_arg;
+    bool changed;
+
+    struct job *jobs, **jobs_end; // with operations that are not yet submitted
+    uint32_t jobs_alive;
+    bool advancing, advance_again, blocked;
+};
+
+// -------------------------------------------------------------------------------- bits, list, time
+
+static inline bool bit_get(const unsigned char *bits, uint32_t i) {
+    return (bits[i / 8] >> (i % 8) & 1U) != 0;
+}
+
+static inline void bit_set(unsigned char *bits, uint32_t i) {
+    bits[i / 8] = (unsigned char)(bits[i / 8] | 1U << (i % 8));
+}
+
+static inline size_t bits_bytes(uint32_t count) {
+    return (size_t)count / 8 + 1;
+}
+
+static inline bool gradient_has(const struct gradient *gradient, uint32_t tensor) {
+    return gradient->has == NULL || bit_get(gradient->has, tensor);
+}
+
+/** Monotonic, for durations in records. */
+uint64_t model_clock_ns(void);
+/** Since 1970, for people. */
+uint64_t model_unix_ns(void);
+
+// -------------------------------------------------------------------------------- model_advance.c
+
+/** Does all that can be done now, then calls back. */
+void model_advance(struct adamd_model *model);
+
+/** Notes the time; the daemon's own absence is added to the leases. */
+void model_observe(struct adamd_model *model, uint64_t now_ms);
+
+/** The device is lost: all that waits ends with `status`. */
+void model_fail(struct adamd_model *model, enum adamd_status status);
+
+void model_note_change(struct adamd_model *model);
+
+/** For destroy: ends whatever waits, and tells it. Nothing is begun any more. */
+void model_end_all(struct adamd_model *model, enum adamd_status status);
+void model_call_back_all(struct adamd_model *model);
+
+/** A job for `count` operations, to be filled in; NULL if out of memory. */
+struct job *job_create(struct adamd_model *model, uint32_t count, job_done_fn *on_done, void *arg);
+void job_submit(struct adamd_model *model, struct job *job);
+
+/** Adds at the end of `list`. */
+void wait_add(struct adamd_wait **list, struct adamd_wait *wait);
+void wait_remove(struct adamd_wait *wait);
+/** Moves all of `list` to those that are told `status`. */
+void waits_end(struct adamd_model *model, struct adamd_wait **list, enum adamd_status status);
+
+/** Frees a destroyed model once nothing refers to it. */
+void model_free_if_done(struct adamd_model *model);
+
+// ------------------------------------------------------------------------------------ model_slot.c
+
+/** Allocates from the backend within the model's limit. */
+enum adamd_status model_alloc(struct adamd_model *model, enum adamd_memory memory, bool limited,
+                              struct adamd_buffer **ret_buffer);
+void model_release(struct adamd_model *model, struct adamd_buffer *buffer);
+
+/** BUSY if all are in use. Held once. */
+enum adamd_status slot_take(struct adamd_model *model, struct slot **ret_slot);
+void slot_hold(struct slot *slot);
+void slot_drop(struct adamd_model *model, struct slot *slot);
+void slots_finish(struct adamd_model *model);
+
+/** Zeros in the gaps between the tensors of an arena. */
+void arena_clear_gaps(const struct adamd_layout *layout, unsigned char *host);
+
+/** Max of what `max_half` and the upper halves of the floats are, signs left out. */
+uint16_t scan_floats(const unsigned char *floats, size_t count, uint16_t max_half);
+
+// ------------------------------------------------------------------------- model_push.c, _bytes.c
+
+void gradient_append(struct gradient_list *list, struct gradient *gradient);
+void gradient_remove(struct gradient *gradient);
+
+/** True if no earlier push of its worker is undecided. */
+bool gradient_is_next(const struct gradient *gradient);
+bool gradient_is_finite(const struct gradient *gradient);
+/** No absolute value in it is larger. */
+double gradient_bound(const struct gradient *gradient);
+
+/** The gradient is decided: the table, the counts and the watchers are told, and it is gone. */
+void gradient_decide(struct adamd_model *model, struct gradient *gradient,
+                     const struct adamd_outcome *outcome);
+/** It is refused, its number free again; later ones of that worker are OUT_OF_ORDER. */
+void gradient_refuse(struct adamd_model *model, struct gradient *gradient,
+                     const struct adamd_fault *fault);
+/** The same push comes again: this one, still RECEIVING, leaves its number to it. */
+void gradient_supersede(struct adamd_model *model, struct gradient *gradient);
+/** What came after a number that is free again is OUT_OF_ORDER. */
+void gradients_refuse_later(struct adamd_model *model, const struct adamd_worker *worker,
+                            uint64_t epoch, uint64_t sequence);
+/** Ends all that are not STEPPING: of `worker`, or of everybody if NULL. */
+void gradients_end(struct adamd_model *model, const struct adamd_worker *worker,
+                   enum adamd_status status);
+/** Ends all of `list`, which are STEPPING, refused. */
+void gradients_abort(struct adamd_model *model, struct gradient_list *list,
+                     enum adamd_status status);
+
+/** What the table will say of it, but for the norm. */
+struct adamd_outcome gradient_outcome(const struct adamd_model *model,
+                                      const struct gradient *gradient,
+                                      enum adamd_outcome_kind kind);
+
+/** The base version against the policy: OK, STALE or FUTURE_VERSION. */
+enum adamd_status model_check_base(const struct adamd_model *model, bool has_base, uint64_t base,
+                                   struct adamd_fault *fault);
+
+// ---------------------------------------------------------- model_round.c, _manual.c, _step.c
+
+/** Decides and steps as far as the policy lets it. */
+void policy_advance(struct adamd_model *model);
+/** Decides `gradient`, whose turn it is, if its base version or its numbers are wrong. */
+bool policy_turns_away(struct adamd_model *model, struct gradient *gradient);
+
+void manual_advance(struct adamd_model *model);
+/** Ends steps that wait, forgets what is accumulated. */
+void manual_clear(struct adamd_model *model, enum adamd_status status);
+void stepper_end(struct adamd_model *model, struct stepper *stepper, enum adamd_status status,
+                 const struct adamd_step_record *record);
+void steppers_end_all(struct adamd_model *model, struct stepper **list, enum adamd_status status,
+                      const struct adamd_step_record *record);
+
+enum adamd_status step_init(struct step *step, uint32_t tensor_count);
+void step_finish(struct step *step);
+/** Steps with model->step.gradients, or with what is accumulated. `options` replaces the groups'.
+ *  Takes `record` over. On failure nothing has changed. */
+enum adamd_status step_start(struct adamd_model *model, struct slot *accumulated,
+                             const struct adamd_options *options, struct adamd_step_record *record);
+/** The runs, rules and sources of a step; run_count 0 if it touches no element. */
+enum adamd_status step_build(struct adamd_model *model, struct slot *accumulated,
+                             const struct adamd_options *options);
+
+// ---------------------------------------------------------------------------------- model_record.c
+
+void tally_clear(struct tally *tally);
+enum adamd_status tally_add(struct tally *tally, const struct gradient *gradient);
+/** A record of what was tallied; neither version nor time are in it. */
+struct adamd_step_record *record_create(const struct adamd_model *model, const struct tally *tally);
+void record_commit(struct adamd_model *model, struct adamd_step_record *record);
+/** Of something that made no version. `record` may be NULL: without memory the push is still
+ *  decided, and stands in the next record's counts. */
+void record_commit_skipped(struct adamd_model *model, struct adamd_step_record *record);
+/** A record of one gradient, beside a tally that goes on; NULL if out of memory. */
+struct adamd_step_record *record_of_one(const struct adamd_model *model,
+                                        const struct gradient *gradient);
+void records_finish(struct adamd_model *model);
+
+// ------------------------------------------------------------------- model_published.c, _state.c
+
+/** A buffer for the next version, or NULL: nobody wants it, or all are read. */
+struct published *published_for_step(struct adamd_model *model, bool wanted);
+/** The step that wrote it (or none, NULL) made a version visible. */
+void published_turn(struct adamd_model *model, struct published *made);
+void published_advance(struct adamd_model *model);
+void published_finish(struct adamd_model *model);
+
+void capture_advance(struct adamd_model *model);
+void capture_finish(struct adamd_model *model);
+void restore_advance(struct adamd_model *model);
+void restore_forget(struct adamd_model *model);
+
+/** The array that amsgrad needs, with zeros, if any of `options` (by group) asks for it. */
+enum adamd_status model_ensure_amsgrad(struct adamd_model *model,
+                                       const struct adamd_options *options, uint32_t count);
+
+#endif

@@ -1,0 +1,120 @@
+// Memory of a model: what it takes from the backend, and the slots into which gradients are
+// received. Slots are recycled: their pages are there.
+#include "model_impl.h"
+
+#include <stdlib.h>
+
+enum status_limit { WITHIN, OVER };
+
+static enum status_limit check_limit(const struct adamd_model *model, size_t bytes) {
+    return model->resident_bytes_max != 0 &&
+                   bytes > model->resident_bytes_max -
+                               (model->resident_bytes < model->resident_bytes_max
+                                    ? model->resident_bytes
+                                    : model->resident_bytes_max)
+               ? OVER
+               : WITHIN;
+}
+
+enum adamd_status model_alloc(struct adamd_model *model, enum adamd_memory memory, bool limited,
+                              struct adamd_buffer **ret_buffer) {
+    enum adamd_status status;
+
+    if (limited && check_limit(model, model->arena_bytes) == OVER) {
+        return ADAMD_BUSY;
+    }
+    status = adamd_backend_alloc(model->backend, memory, model->arena_bytes, ret_buffer);
+    if (status == ADAMD_OK) {
+        model->resident_bytes += adamd_buffer_bytes(*ret_buffer);
+    }
+    return status;
+}
+
+void model_release(struct adamd_model *model, struct adamd_buffer *buffer) {
+    if (buffer != NULL) {
+        model->resident_bytes -= adamd_buffer_bytes(buffer);
+        adamd_backend_free(model->backend, buffer);
+    }
+}
+
+void arena_clear_gaps(const struct adamd_layout *layout, unsigned char *host) {
+    for (uint32_t i = 0; i < layout->tensor_count; i++) {
+        const struct adamd_tensor *tensor = &layout->tensors[i];
+        const uint64_t end =
+            i + 1 < layout->tensor_count ? layout->tensors[i + 1].offset : layout->element_count;
+        const uint64_t gap = tensor->offset + tensor->count;
+        memset(host + gap * sizeof(float), 0, (size_t)(end - gap) * sizeof(float));
+    }
+}
+
+// ------------------------------------------------------------------------------------------- slots
+
+static enum adamd_status create_slot(struct adamd_model *model, struct slot **ret_slot) {
+    struct slot *slot = calloc(1, sizeof *slot);
+    enum adamd_status status;
+
+    if (slot == NULL) {
+        return ADAMD_NO_MEMORY;
+    }
+    status = model_alloc(model, ADAMD_STAGING, true, &slot->buffer);
+    if (status != ADAMD_OK) {
+        free(slot);
+        return status;
+    }
+    slot->host = adamd_buffer_host(slot->buffer);
+    // A run may reach over the gaps between tensors: zeros there change nothing.
+    arena_clear_gaps(&model->layout, slot->host);
+    model->slot_count++;
+    *ret_slot = slot;
+    return ADAMD_OK;
+}
+
+enum adamd_status slot_take(struct adamd_model *model, struct slot **ret_slot) {
+    struct slot *slot = model->slots_free;
+
+    if (slot != NULL) {
+        model->slots_free = slot->next;
+        model->slots_free_count--;
+    } else {
+        const enum adamd_status status =
+            model->slot_count < model->slots_max ? create_slot(model, &slot) : ADAMD_BUSY;
+        if (status != ADAMD_OK) {
+            return status;
+        }
+    }
+    slot->next = NULL;
+    slot->holds = 1;
+    *ret_slot = slot;
+    return ADAMD_OK;
+}
+
+void slot_hold(struct slot *slot) {
+    if (slot != NULL) {
+        slot->holds++;
+    }
+}
+
+void slot_drop(struct adamd_model *model, struct slot *slot) {
+    if (slot == NULL) {
+        return;
+    }
+    ADAMD_ASSERT(slot->holds > 0);
+    slot->holds--;
+    if (slot->holds == 0) {
+        slot->next = model->slots_free;
+        model->slots_free = slot;
+        model->slots_free_count++;
+    }
+}
+
+void slots_finish(struct adamd_model *model) {
+    ADAMD_ASSERT(model->slots_free_count == model->slot_count);
+    while (model->slots_free != NULL) {
+        struct slot *slot = model->slots_free;
+        model->slots_free = slot->next;
+        model_release(model, slot->buffer);
+        free(slot);
+    }
+    model->slot_count = 0;
+    model->slots_free_count = 0;
+}

@@ -1,0 +1,466 @@
+// The whole state of one version: copied out beside the running model, and taken in.
+#include "model_impl.h"
+
+#include <stdlib.h>
+
+static const char *const array_names[ADAMD_ARRAY_COUNT] = {"param", "exp_avg", "exp_avg_sq",
+                                                           "max_exp_avg_sq"};
+
+// ----------------------------------------------------------------------------------------- capture
+
+void capture_finish(struct adamd_model *model) {
+    struct capture *capture = &model->capture;
+
+    for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
+        model_release(model, capture->buffers[array]);
+    }
+    free(capture->steps);
+    free(capture->options);
+    *capture = (struct capture){0};
+}
+
+static enum adamd_status prepare_capture(struct adamd_model *model) {
+    struct capture *capture = &model->capture;
+    enum adamd_status status = ADAMD_OK;
+
+    capture->steps = malloc(model->layout.tensor_count * sizeof capture->steps[0]);
+    capture->options = malloc(model->group_count * sizeof capture->options[0]);
+    if (capture->steps == NULL || capture->options == NULL) {
+        status = ADAMD_NO_MEMORY;
+    }
+    for (int array = 0; array < ADAMD_ARRAY_COUNT && status == ADAMD_OK; array++) {
+        if (model->arrays[array] != NULL) {
+            status = model_alloc(model, ADAMD_STAGING, false, &capture->buffers[array]);
+        }
+    }
+    if (status != ADAMD_OK) {
+        capture_finish(model);
+    }
+    return status;
+}
+
+static void on_captured(struct adamd_model *model, struct job *job, enum adamd_status status) {
+    (void)job;
+    (void)status; // a lost device has ended the wait
+    model->capture.state = CAPTURE_READY;
+}
+
+static void freeze(struct adamd_model *model) {
+    struct capture *capture = &model->capture;
+    struct job *job = job_create(model, ADAMD_ARRAY_COUNT, on_captured, NULL);
+
+    if (job == NULL) {
+        waits_end(model, &capture->waits, ADAMD_NO_MEMORY);
+        capture_finish(model);
+        return;
+    }
+    memcpy(capture->steps, model->steps, model->layout.tensor_count * sizeof model->steps[0]);
+    for (uint32_t i = 0; i < model->group_count; i++) {
+        capture->options[i] = model->groups[i].options;
+    }
+    capture->view = (struct adamd_capture){
+        .steps = capture->steps,
+        .options = capture->options,
+        .generation = model->generation,
+        .version = model->version,
+    };
+    job->count = 0;
+    for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
+        if (capture->buffers[array] != NULL) {
+            capture->view.arrays[array] = adamd_buffer_host(capture->buffers[array]);
+            job->ops[job->count++] = (struct adamd_op){
+                .kind = ADAMD_OP_COPY,
+                .copy = {capture->buffers[array], model->arrays[array], 0, 0, model->arena_bytes}};
+        }
+    }
+    capture->state = CAPTURE_COPYING;
+    job_submit(model, job);
+}
+
+void capture_advance(struct adamd_model *model) {
+    struct capture *capture = &model->capture;
+    const bool given_up = capture->waits == NULL;
+
+    if (given_up && (capture->state == CAPTURE_ASKED || capture->state == CAPTURE_READY)) {
+        capture_finish(model);
+    }
+    if (capture->state == CAPTURE_ASKED && !model->step.active &&
+        model->state != ADAMD_MODEL_RESTORING) {
+        freeze(model);
+    }
+}
+
+void adamd_model_capture(struct adamd_model *model, struct adamd_wait *wait,
+                         void (*on_ready)(void *arg, enum adamd_status status, const void *what),
+                         void *arg) {
+    struct capture *capture = &model->capture;
+    enum adamd_status status = ADAMD_OK;
+
+    capture_advance(model); // frees one that was given up
+    if (model->state == ADAMD_MODEL_INITIALIZING) {
+        status = ADAMD_INITIALIZING;
+    } else if (model->state == ADAMD_MODEL_FAILED) {
+        status = ADAMD_DEVICE_LOST;
+    } else if (capture->state != CAPTURE_NONE) {
+        status = ADAMD_OPERATION_RUNNING;
+    } else {
+        status = prepare_capture(model);
+    }
+    *wait = (struct adamd_wait){.on_ready = on_ready, .arg = arg, .status = status};
+    if (status == ADAMD_OK) {
+        capture->state = CAPTURE_ASKED;
+        wait_add(&capture->waits, wait);
+    } else {
+        wait_add(&model->ended, wait);
+    }
+    model_advance(model);
+}
+
+void adamd_capture_release(struct adamd_model *model, const struct adamd_capture *capture) {
+    ADAMD_ASSERT(capture == &model->capture.view && model->capture.state == CAPTURE_HELD);
+    capture_finish(model);
+    if (model->destroyed) {
+        model_free_if_done(model);
+    }
+}
+
+// ----------------------------------------------------------------------------------------- restore
+
+static void release_restore(struct adamd_restore *restore) {
+    struct adamd_model *model = restore->model;
+
+    for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
+        if (model != NULL) {
+            model_release(model, restore->buffers[array]);
+        }
+        restore->buffers[array] = NULL;
+        free(restore->written[array]);
+        restore->written[array] = NULL;
+    }
+    free(restore->steps);
+    free(restore->options);
+    restore->steps = NULL;
+    restore->options = NULL;
+    if (model != NULL && model->restore == restore) {
+        model->restore = NULL;
+    }
+}
+
+// The model goes, or its device. One that is not committed is its caller's still, as an empty
+// shell.
+void restore_forget(struct adamd_model *model) {
+    struct adamd_restore *restore = model->restore;
+
+    if (restore == NULL) {
+        return;
+    }
+    const bool committed = restore->committed;
+    release_restore(restore);
+    restore->model = NULL;
+    if (committed) {
+        free(restore);
+    }
+}
+
+enum adamd_status adamd_restore_begin(struct adamd_model *model, struct adamd_restore **ret_restore,
+                                      struct adamd_fault *fault) {
+    struct adamd_restore *restore;
+
+    if (model->state == ADAMD_MODEL_FAILED) {
+        return adamd_fail_plain(fault, ADAMD_DEVICE_LOST);
+    }
+    if (model->restore != NULL) {
+        return adamd_fail(fault, ADAMD_OPERATION_RUNNING, NULL,
+                          "another state is being put into this model");
+    }
+    restore = calloc(1, sizeof *restore);
+    if (restore != NULL) {
+        restore->model = model;
+        restore->steps = calloc(model->layout.tensor_count, sizeof restore->steps[0]);
+        restore->options = calloc(model->group_count, sizeof restore->options[0]);
+    }
+    if (restore == NULL || restore->steps == NULL || restore->options == NULL) {
+        if (restore != NULL) {
+            free(restore->steps);
+            free(restore->options);
+        }
+        free(restore);
+        return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+    }
+    model->restore = restore;
+    *ret_restore = restore;
+    return ADAMD_OK;
+}
+
+static enum adamd_status open_array(struct adamd_restore *restore, enum adamd_array array) {
+    struct adamd_model *model = restore->model;
+    enum adamd_status status;
+
+    if (restore->written[array] != NULL) {
+        return ADAMD_OK;
+    }
+    status = model_alloc(model, ADAMD_STAGING, false, &restore->buffers[array]);
+    if (status != ADAMD_OK) {
+        return status;
+    }
+    restore->written[array] = calloc(model->layout.tensor_count, sizeof restore->written[array][0]);
+    if (restore->written[array] == NULL) {
+        model_release(model, restore->buffers[array]);
+        restore->buffers[array] = NULL;
+        return ADAMD_NO_MEMORY;
+    }
+    arena_clear_gaps(&model->layout, adamd_buffer_host(restore->buffers[array]));
+    return ADAMD_OK;
+}
+
+static uint64_t tensor_bytes(const struct adamd_layout *layout, uint32_t tensor) {
+    return layout->tensors[tensor].count * sizeof(float);
+}
+
+enum adamd_status adamd_restore_write(struct adamd_restore *restore, enum adamd_array array,
+                                      uint32_t tensor, const void *data, size_t size,
+                                      struct adamd_fault *fault) {
+    const struct adamd_layout *layout;
+    unsigned char *host;
+    uint64_t *written;
+    enum adamd_status status;
+
+    if (restore->model == NULL) {
+        return adamd_fail_plain(fault, ADAMD_CANCELLED);
+    }
+    layout = &restore->model->layout;
+    ADAMD_ASSERT(tensor < layout->tensor_count && array < ADAMD_ARRAY_COUNT);
+    status = open_array(restore, array);
+    if (status != ADAMD_OK) {
+        return adamd_fail_plain(fault, status);
+    }
+    written = &restore->written[array][tensor];
+    if (size > tensor_bytes(layout, tensor) - *written) {
+        return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, array_names[array],
+                          "%s of tensor %.128s has more bytes than %llu", array_names[array],
+                          layout->tensors[tensor].key,
+                          (unsigned long long)tensor_bytes(layout, tensor));
+    }
+    host = adamd_buffer_host(restore->buffers[array]);
+    if (size > 0) {
+        memcpy(host + layout->tensors[tensor].offset * sizeof(float) + *written, data, size);
+    }
+    *written += size;
+    return ADAMD_OK;
+}
+
+void adamd_restore_step(struct adamd_restore *restore, uint32_t tensor, uint64_t t) {
+    if (restore->model != NULL) {
+        ADAMD_ASSERT(tensor < restore->model->layout.tensor_count);
+        restore->steps[tensor] = t;
+    }
+}
+
+enum adamd_status adamd_restore_options(struct adamd_restore *restore,
+                                        const struct adamd_options *options, uint32_t count,
+                                        struct adamd_fault *fault) {
+    struct adamd_model *model = restore->model;
+
+    if (model == NULL) {
+        return adamd_fail_plain(fault, ADAMD_CANCELLED);
+    }
+    if (count != model->group_count) {
+        return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "param_groups",
+                          "loaded state dict has a different number of parameter groups: %u, "
+                          "the model has %u",
+                          count, model->group_count);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const enum adamd_status status = adamd_options_check(&options[i], fault);
+        if (status != ADAMD_OK) {
+            return status;
+        }
+    }
+    memcpy(restore->options, options, count * sizeof *options);
+    restore->has_options = true;
+    return ADAMD_OK;
+}
+
+// What was not written is zeros. Only arrays that were written in part need this.
+static void clear_unwritten(const struct adamd_restore *restore, int array) {
+    const struct adamd_layout *layout = &restore->model->layout;
+    unsigned char *host;
+
+    if (restore->written[array] == NULL) {
+        return;
+    }
+    host = adamd_buffer_host(restore->buffers[array]);
+    for (uint32_t i = 0; i < layout->tensor_count; i++) {
+        if (restore->written[array][i] == 0) {
+            memset(host + layout->tensors[i].offset * sizeof(float), 0, tensor_bytes(layout, i));
+        }
+    }
+}
+
+void adamd_restore_view(const struct adamd_restore *restore, struct adamd_capture *ret_view) {
+    struct adamd_capture view = {0};
+
+    ADAMD_ASSERT(restore->model != NULL);
+    for (uint32_t i = 0; !restore->has_options && i < restore->model->group_count; i++) {
+        restore->options[i] = restore->model->groups[i].options;
+    }
+    view.steps = restore->steps;
+    view.options = restore->options;
+    for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
+        if (restore->written[array] != NULL) {
+            clear_unwritten(restore, array);
+            view.arrays[array] = adamd_buffer_host(restore->buffers[array]);
+        }
+    }
+    *ret_view = view;
+}
+
+static enum adamd_status check_whole(const struct adamd_restore *restore,
+                                     struct adamd_fault *fault) {
+    const struct adamd_layout *layout = &restore->model->layout;
+
+    for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
+        for (uint32_t i = 0; i < layout->tensor_count; i++) {
+            const uint64_t written =
+                restore->written[array] != NULL ? restore->written[array][i] : 0;
+            if (written != tensor_bytes(layout, i) && (written != 0 || array == ADAMD_PARAM)) {
+                return adamd_fail(
+                    fault, ADAMD_LAYOUT_MISMATCH, array_names[array],
+                    "%s of tensor %.128s is %s: %llu of %llu bytes", array_names[array],
+                    layout->tensors[i].key, written == 0 ? "missing" : "incomplete",
+                    (unsigned long long)written, (unsigned long long)tensor_bytes(layout, i));
+            }
+        }
+    }
+    return ADAMD_OK;
+}
+
+static enum adamd_status check_commit(struct adamd_restore *restore, uint64_t version,
+                                      struct adamd_fault *fault) {
+    struct adamd_model *model = restore->model;
+    enum adamd_status status;
+
+    if (model == NULL) {
+        return adamd_fail_plain(fault, ADAMD_CANCELLED);
+    }
+    if (version > INT64_MAX) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "version", "version %llu is too large",
+                          (unsigned long long)version);
+    }
+    status = check_whole(restore, fault);
+    if (status == ADAMD_OK && restore->has_options) {
+        status = model_ensure_amsgrad(model, restore->options, model->group_count);
+        status = status == ADAMD_OK ? status : adamd_fail_plain(fault, status);
+    }
+    return status;
+}
+
+enum adamd_status
+adamd_restore_commit(struct adamd_restore *restore, uint64_t version, struct adamd_wait *wait,
+                     void (*on_ready)(void *arg, enum adamd_status status, const void *what),
+                     void *arg, struct adamd_fault *fault) {
+    struct adamd_model *model = restore->model;
+    const enum adamd_status status = check_commit(restore, version, fault);
+
+    if (status != ADAMD_OK) {
+        release_restore(restore);
+        free(restore);
+        return status;
+    }
+    *wait = (struct adamd_wait){.on_ready = on_ready, .arg = arg};
+    wait_add(&model->restore_waits, wait);
+    restore->version = version;
+    restore->committed = true;
+    model->was_initializing = model->state == ADAMD_MODEL_INITIALIZING;
+    model->was_paused = model->state == ADAMD_MODEL_PAUSED;
+    model->state = ADAMD_MODEL_RESTORING;
+    model_note_change(model);
+    gradients_end(model, NULL, ADAMD_RUN_RESTORED);
+    manual_clear(model, ADAMD_RUN_RESTORED);
+    model_advance(model);
+    return ADAMD_OK;
+}
+
+void adamd_restore_abandon(struct adamd_restore *restore) {
+    release_restore(restore);
+    free(restore);
+}
+
+// ------------------------------------------------------------------------------------ taking it in
+
+// Long polls for versions of the future that is gone are told so.
+static void end_future_pulls(struct adamd_model *model, struct adamd_wait **list) {
+    struct adamd_wait *wait = *list;
+
+    while (wait != NULL) {
+        struct adamd_wait *next = wait->next;
+        if (wait->min_version > model->version) {
+            wait_remove(wait);
+            wait->status = ADAMD_RUN_RESTORED;
+            wait_add(&model->ended, wait);
+        }
+        wait = next;
+    }
+}
+
+static void on_restored(struct adamd_model *model, struct job *job, enum adamd_status status) {
+    struct adamd_restore *restore = job->arg;
+
+    if (status != ADAMD_OK) {
+        release_restore(restore);
+        free(restore);
+        return;
+    }
+    memcpy(model->steps, restore->steps, model->layout.tensor_count * sizeof model->steps[0]);
+    for (uint32_t i = 0; restore->has_options && i < model->group_count; i++) {
+        model->groups[i].options = restore->options[i];
+    }
+    model->config_count += restore->has_options ? 1 : 0;
+    model->version = restore->version;
+    if (!model->was_initializing) {
+        model->generation++;
+        adamd_workers_clear_epochs(&model->workers);
+    }
+    model->state = model->was_paused ? ADAMD_MODEL_PAUSED : ADAMD_MODEL_ACTIVE;
+    model_note_change(model);
+    published_turn(model, NULL);
+    end_future_pulls(model, &model->pulls);
+    end_future_pulls(model, &model->pulls_ready);
+    waits_end(model, &model->restore_waits, ADAMD_OK);
+    release_restore(restore);
+    free(restore);
+}
+
+// At a version boundary, with nothing of this model in flight.
+void restore_advance(struct adamd_model *model) {
+    struct adamd_restore *restore = model->restore;
+    struct job *job;
+
+    if (restore == NULL || !restore->committed || restore->submitted || model->step.active ||
+        model->jobs_alive > 0) {
+        return;
+    }
+    job = job_create(model, ADAMD_ARRAY_COUNT, on_restored, restore);
+    if (job == NULL) {
+        model->blocked = true; // out of memory: it was promised, so it is tried again
+        return;
+    }
+    job->count = 0;
+    for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
+        if (model->arrays[array] == NULL) {
+            continue;
+        }
+        clear_unwritten(restore, array);
+        struct adamd_op *op = &job->ops[job->count++];
+        if (restore->written[array] != NULL) {
+            *op = (struct adamd_op){
+                .kind = ADAMD_OP_COPY,
+                .copy = {model->arrays[array], restore->buffers[array], 0, 0, model->arena_bytes}};
+        } else {
+            *op = (struct adamd_op){.kind = ADAMD_OP_FILL,
+                                    .fill = {model->arrays[array], 0, model->arena_bytes}};
+        }
+    }
+    restore->submitted = true;
+    job_submit(model, job);
+}

@@ -1,0 +1,8 @@
+# The model: workers, pushes, policy, versions, whole state.
+add_library(adamd_modelkit STATIC support/modelkit.c)
+target_link_libraries(adamd_modelkit
+  PUBLIC adamd::test_backends PkgConfig::CHECK PRIVATE adamd_warnings adamd_sanitizers)
+
+foreach(noun push)
+  adamd_test(NAME unit/test_${noun} SOURCES unit/test_${noun}.c USES adamd_modelkit)
+endforeach()
