@@ -1,5 +1,6 @@
 # What comes from strangers as bytes: headers, messages, documents, envelopes; and its conversion.
 adamd_test(NAME unit/test_safetensors SOURCES unit/test_safetensors.c USES adamd::core)
-foreach(name json)
+foreach(name json message envelope)
   adamd_test(NAME unit/test_${name} SOURCES unit/test_${name}.c USES adamd::codec)
 endforeach()
+adamd_test(NAME unit/test_problem SOURCES unit/test_problem.c USES adamd::codec PkgConfig::CJSON)
