@@ -4,6 +4,7 @@
 #include "arguments.h"
 #include "codec/convert.h"
 #include "models.h"
+#include "push_head.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -17,10 +18,8 @@ static void answer_worker(struct call_frame *frame, const struct served_model *s
     const struct adamd_worker *worker = adamd_workers_find(adamd_model_workers(served->model), id);
 
     if (worker == NULL) {
-        (void)adamd_fail(&frame->fault, ADAMD_UNKNOWN_WORKER, "worker",
-                         "there is no worker \"%s\": register it with POST "
-                         "/v1/models/%s/workers?worker_id=…",
-                         show(id).text, served->id);
+        (void)adamd_fail_plain(&frame->fault, ADAMD_UNKNOWN_WORKER);
+        advise_registration(&frame->fault, served, id);
         call_fail(frame);
         return;
     }
@@ -67,9 +66,13 @@ static void run_renew(struct call_frame *frame) {
     struct served_model *served = find_worker_named(exchange_server(frame->exchange), request->name,
                                                     "name", &id, &frame->fault);
 
-    if (served == NULL ||
-        adamd_model_renew(served->model, id, request->epoch, server_now_ms(served->server),
+    if (served == NULL) {
+        call_fail(frame);
+        return;
+    }
+    if (adamd_model_renew(served->model, id, request->epoch, server_now_ms(served->server),
                           &frame->fault) != ADAMD_OK) {
+        advise_registration(&frame->fault, served, id);
         call_fail(frame);
         return;
     }
@@ -92,9 +95,13 @@ static void run_deregister(struct call_frame *frame) {
     struct served_model *served = find_worker_named(exchange_server(frame->exchange), request->name,
                                                     "name", &id, &frame->fault);
 
-    if (served == NULL ||
-        adamd_model_deregister(served->model, id, request->epoch, server_now_ms(served->server),
+    if (served == NULL) {
+        call_fail(frame);
+        return;
+    }
+    if (adamd_model_deregister(served->model, id, request->epoch, server_now_ms(served->server),
                                &frame->fault) != ADAMD_OK) {
+        advise_registration(&frame->fault, served, id);
         call_fail(frame);
         return;
     }

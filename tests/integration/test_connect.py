@@ -145,14 +145,13 @@ class Connect(DaemonTest):
         self.refused(reply, 429, "resource_exhausted", "TOO_LARGE")
 
     def test_statuses_are_connects(self):
-        model = self.make()
+        self.make()
         name = "models/" + self.name
         exists = {"modelId": self.name, "model": {"tensors": TENSORS}}
         self.refused(self.call("CreateModel", exists), 409, "already_exists", "EXISTS")
         update = {"name": name, "model": {"displayName": "x"}, "etag": "g7.v7.c7"}
         self.refused(self.call("UpdateModel", update), 409, "aborted", "ETAG_MISMATCH")
-        self.refused(self.call("OptimStep", {"name": name}), 400, model and
-                     self.call("OptimStep", {"name": name}).json()["code"], None)
+        self.refused(self.call("PauseModel", {"name": "models/x"}), 404, "not_found", "NOT_FOUND")
         worker = {"name": name + "/workers/w9"}
         self.refused(self.call("GetWorker", worker), 404, "not_found", "UNKNOWN_WORKER")
         self.refused(self.call("RenewLease", {**worker, "epoch": "1"}), 404, "not_found",

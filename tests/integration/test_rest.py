@@ -50,9 +50,10 @@ class Server(Rest):
         self.assertIn("POST /adamd.v1.ModelService/CreateModel", index["calls"])
         for call in index["calls"]:
             method, path = call.split()
-            reply = self.daemon.request(method, path.replace("{m}", "nobody").replace("{w}", "w"))
-            self.assertNotIn(reply.reason, ("UNKNOWN_METHOD", "METHOD_NOT_ALLOWED"), call) \
-                if "drain" not in call.lower() else None
+            if "drain" not in path.lower():
+                path = path.replace("{m}", "nobody").replace("{w}", "w")
+                reply = self.daemon.request(method, path)
+                self.assertNotIn(reply.reason, ("UNKNOWN_METHOD", "METHOD_NOT_ALLOWED"), call)
 
     def test_the_server_says_what_it_is_and_what_its_limits_are(self):
         server = self.daemon.get("/v1/server").expect(200).json()
@@ -139,7 +140,7 @@ class Create(Rest):
         self.assertGreater(int(reply.json()["residentBytes"]), 96)
         self.daemon.get("/v1/models/" + self.name).expect(404, "NOT_FOUND")
         self.refused(self.create({"tensors": TENSORS * 2}, self.name, validate_only="true"), 400,
-                     "BAD_FIELD", "tensors[2]")
+                     "BAD_FIELD", "].key")
 
     def test_curl_d_sends_a_form_type_and_means_json(self):
         self.daemon.post("/v1/models", json.dumps({"tensors": TENSORS}).encode(),
