@@ -174,11 +174,10 @@ enum adamd_status codec_policy_read(const Adamd__V1__StepPolicy *message,
         return status;
     }
     status = adamd_policy_check(&policy, fault);
-    if (status != ADAMD_OK) {
-        return codec_fail_at(fault, status, "step_policy");
+    if (status == ADAMD_OK) {
+        *ret_policy = policy;
     }
-    *ret_policy = policy;
-    return ADAMD_OK;
+    return status;
 }
 
 Adamd__V1__StepPolicy *codec_policy_message(struct codec_arena *arena,
