@@ -190,8 +190,9 @@ static enum adamd_status check_state_names(const struct adamd_layout *layout, ui
                                            struct adamd_fault *fault) {
     static const char *const suffixes[] = {".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq", ".step"};
     const char *key = layout->tensors[i].key;
-    const size_t size = strlen(key);
 
+    ADAMD_ASSERT(key != NULL);
+    const size_t size = strlen(key);
     for (size_t s = 0; s < sizeof suffixes / sizeof suffixes[0]; s++) {
         const size_t suffix_size = strlen(suffixes[s]);
         if (size <= suffix_size || strcmp(key + size - suffix_size, suffixes[s]) != 0) {

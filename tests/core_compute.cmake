@@ -29,5 +29,6 @@ foreach(isa IN LISTS isas)
   add_test(NAME conformance/kernel_object_${isa}
     COMMAND ${CMAKE_COMMAND} -DOBJDUMP=${CMAKE_OBJDUMP} -DNM=${CMAKE_NM} -DVARIANT=${isa}
       -DOBJECT=$<TARGET_OBJECTS:adamd_kernel_${isa}> -DSANITIZED=${ADAMD_SANITIZE}
+      -DCOMPILER=${CMAKE_C_COMPILER_ID}
       -P ${CMAKE_CURRENT_SOURCE_DIR}/conformance/test_kernel_objects.cmake)
 endforeach()

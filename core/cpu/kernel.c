@@ -21,7 +21,7 @@ ADAMD_INLINE void prefetch(const struct kernel_block *block, struct adamd_kind k
 }
 
 // Sixteen elements side by side. `restrict` counts where it stands on a parameter, as here: without
-// it the compiler compares addresses in each row.
+// it gcc compares addresses in each row.
 ADAMD_INLINE void update_row(struct adamd_rule_f32 rule, struct adamd_kind kind,
                              const float *restrict g, float *restrict p, float *restrict m,
                              float *restrict v, float *restrict x) {

@@ -71,23 +71,30 @@ static void reset_floating_point(void) {
 #endif
 }
 
+// With the lock, which is given up meanwhile.
+static void work_on(struct pool *pool, struct job *job) {
+    job->workers++;
+    (void)pthread_mutex_unlock(&pool->lock);
+    run_units(job);
+    (void)pthread_mutex_lock(&pool->lock);
+    if (--job->workers == 0) {
+        finish_first(pool);
+    }
+}
+
+static bool all_done(const struct pool *pool) {
+    return pool->stopping && pool->first == NULL && !pool->finishing;
+}
+
 static void *run_thread(void *arg) {
     struct pool *pool = arg;
 
     reset_floating_point();
     (void)pthread_mutex_lock(&pool->lock);
-    for (;;) {
+    while (!all_done(pool)) {
         struct job *job = find_work(pool);
         if (job != NULL) {
-            job->workers++;
-            (void)pthread_mutex_unlock(&pool->lock);
-            run_units(job);
-            (void)pthread_mutex_lock(&pool->lock);
-            if (--job->workers == 0) {
-                finish_first(pool);
-            }
-        } else if (pool->stopping && pool->first == NULL && !pool->finishing) {
-            break;
+            work_on(pool, job);
         } else {
             (void)pthread_cond_wait(&pool->work, &pool->lock);
         }

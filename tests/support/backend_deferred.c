@@ -15,8 +15,12 @@ struct deferred {
     bool immediate, lost;
 };
 
-static struct deferred *from_base(const struct adamd_backend *backend) {
-    return (struct deferred *)(uintptr_t)backend;
+static struct deferred *from_base(struct adamd_backend *backend) {
+    return (struct deferred *)backend;
+}
+
+static const struct deferred *look_at(const struct adamd_backend *backend) {
+    return (const struct deferred *)backend;
 }
 
 static enum adamd_status deferred_alloc(struct adamd_backend *backend, enum adamd_memory memory,
@@ -106,12 +110,12 @@ struct adamd_backend *backend_deferred_create(adamd_notify_fn *notify, void *not
 }
 
 size_t backend_deferred_pending(const struct adamd_backend *backend) {
-    const struct deferred *deferred = from_base(backend);
+    const struct deferred *deferred = look_at(backend);
     return deferred->lost ? 0 : (size_t)(deferred->taken - deferred->completed);
 }
 
 const struct adamd_op *backend_deferred_peek(const struct adamd_backend *backend, size_t i) {
-    const struct deferred *deferred = from_base(backend);
+    const struct deferred *deferred = look_at(backend);
     return i < backend_deferred_pending(backend)
                ? &deferred->ring[(deferred->completed + i) % ADAMD_OPS_IN_FLIGHT_MAX]
                : NULL;
@@ -147,7 +151,7 @@ void backend_deferred_lose(struct adamd_backend *backend) {
 }
 
 size_t backend_deferred_live(const struct adamd_backend *backend) {
-    return from_base(backend)->live;
+    return look_at(backend)->live;
 }
 
 void *backend_deferred_host(struct adamd_buffer *buffer) {
