@@ -255,7 +255,7 @@ struct adamd_model {
 // -------------------------------------------------------------------------------- bits, list, time
 
 static inline bool bit_get(const unsigned char *bits, uint32_t i) {
-    return (bits[i / 8] >> (i % 8) & 1U) != 0;
+    return ((unsigned)bits[i / 8] >> (i % 8) & 1U) != 0;
 }
 
 static inline void bit_set(unsigned char *bits, uint32_t i) {

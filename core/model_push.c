@@ -99,7 +99,7 @@ enum adamd_status model_check_base(const struct adamd_model *model, bool has_bas
                             (unsigned long long)base, (unsigned long long)model->version);
     }
     if (status != ADAMD_OK) {
-        adamd_fault_tell(fault, "version", "%llu", (unsigned long long)model->version);
+        adamd_fault_tell(fault, "current_version", "%llu", (unsigned long long)model->version);
     }
     return status;
 }
@@ -275,14 +275,15 @@ static struct gradient *find_in(const struct gradient_list *list, const struct a
 }
 
 static void attach(struct gradient *gradient, struct adamd_push *push) {
+    struct adamd_push **end = &gradient->watchers;
+
+    while (*end != NULL) {
+        end = &(*end)->next; // told in the order in which they came
+    }
     push->gradient = gradient;
     push->duplicate = true;
-    push->next = gradient->watchers;
-    push->link = &gradient->watchers;
-    if (push->next != NULL) {
-        push->next->link = &push->next;
-    }
-    gradient->watchers = push;
+    push->link = end;
+    *end = push;
 }
 
 // The number is in flight. One whose body is whole is waited for; one that is still receiving is
