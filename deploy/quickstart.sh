@@ -9,6 +9,7 @@
 # digits that were held out. Leaves build/release/ and the saved state, and no process.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset "${!ADAMD_@}" # what is set for another daemon is not meant for this one
 
 workers=4
 steps=1000
