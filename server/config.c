@@ -95,13 +95,22 @@ static const struct setting *find(const char *key) {
     return NULL;
 }
 
-static enum adamd_status fail_unknown(const char *key, struct adamd_fault *fault) {
+static const char *nearest_setting(const char *key) {
     const char *names[SETTING_COUNT + 1] = {NULL};
 
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         names[i] = settings[i].key;
     }
-    const char *nearest = nearest_name(key, names);
+    return nearest_name(key, names);
+}
+
+bool config_resembles(const char *key) {
+    return nearest_setting(key) != NULL;
+}
+
+static enum adamd_status fail_unknown(const char *key, struct adamd_fault *fault) {
+    const char *nearest = nearest_setting(key);
+
     if (nearest != NULL) {
         return adamd_fail(fault, ADAMD_BAD_FIELD, key,
                           "There is no setting '%.64s'; did you mean '%s'?", key, nearest);

@@ -73,6 +73,9 @@ ADAMD_MUST_USE enum adamd_status config_set(struct config *config, const char *n
                                             const char *value, enum config_origin origin,
                                             struct adamd_fault *fault);
 
+/** Whether `key` is a setting, or so near to one that it must be meant for one. */
+bool config_resembles(const char *key);
+
 /** All defaults. */
 void config_default(struct config *config);
 

@@ -87,7 +87,8 @@ static enum adamd_status take_arguments(struct config *config, struct arguments 
     return status;
 }
 
-// ADAMD_SLOTS_MAX=4. A name that is no setting is an error: a typo must not be silent.
+// ADAMD_SLOTS_MAX=4. A typo is an error; a name that resembles no setting belongs to another
+// program of the family.
 static enum adamd_status take_variable(struct config *config, const char *entry,
                                        struct arguments *arguments, struct adamd_fault *fault) {
     static const char prefix[] = "ADAMD_";
@@ -107,8 +108,10 @@ static enum adamd_status take_variable(struct config *config, const char *entry,
         arguments->file = arguments->file != NULL ? arguments->file : equals + 1;
         return ADAMD_OK;
     }
-    return config == NULL ? ADAMD_OK
-                          : config_set(config, key, equals + 1, ORIGIN_ENVIRONMENT, fault);
+    if (config == NULL || !config_resembles(key)) {
+        return ADAMD_OK;
+    }
+    return config_set(config, key, equals + 1, ORIGIN_ENVIRONMENT, fault);
 }
 
 static enum adamd_status take_environment(struct config *config, char *const *environment,

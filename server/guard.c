@@ -155,7 +155,8 @@ static void check_target(const struct guard_request *request, struct guard_resul
     target_finish(&target);
     if (status != ADAMD_OK) {
         result->ok = false;
-        result->reason = reason_of_status(status);
+        result->reason =
+            status == ADAMD_TOO_LARGE ? REASON_TARGET_TOO_LONG : reason_of_status(status);
     }
 }
 
@@ -170,12 +171,23 @@ static void check_expect(const struct findings *findings, struct guard_result *r
     result->expects_continue = true;
 }
 
+static size_t header_bytes(const struct guard_request *request) {
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < request->header_count; i++) {
+        bytes += request->headers[i].name_size + request->headers[i].value_size + 4;
+    }
+    return bytes;
+}
+
 void guard_check(const struct guard_request *request, struct guard_result *ret_result) {
     struct findings findings = {.lengths = 0};
 
     *ret_result = (struct guard_result){.ok = true};
     if (request->header_count > GUARD_HEADERS_MAX) {
-        refuse(ret_result, REASON_TOO_LARGE, NULL, "There are more than 100 header lines");
+        refuse(ret_result, REASON_HEADERS_TOO_LARGE, NULL, "There are more than 100 header lines");
+    } else if (header_bytes(request) > GUARD_HEADER_BYTES_MAX) {
+        refuse(ret_result, REASON_HEADERS_TOO_LARGE, NULL, "The headers are longer than 32 KiB");
     }
     for (size_t i = 0; ret_result->ok && i < request->header_count; i++) {
         check_header(&request->headers[i], &findings, ret_result);

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-enum { GUARD_HEADERS_MAX = 100 };
+enum { GUARD_HEADERS_MAX = 100, GUARD_HEADER_BYTES_MAX = 32 << 10 };
 
 struct guard_header {
     const char *name, *value;

@@ -39,9 +39,12 @@
     X(NONFINITE, "invalid_argument", 400, 422, "the gradient holds NaN or infinity")               \
     X(CRC_MISMATCH, "invalid_argument", 400, 422, "the bytes differ from their checksum")          \
     X(TOO_LARGE, "resource_exhausted", 429, 413, "over a limit")                                   \
+    X(TARGET_TOO_LONG, "resource_exhausted", 414, 414, "the request target is too long")           \
+    X(HEADERS_TOO_LARGE, "resource_exhausted", 431, 431, "the headers are too many or too long")   \
     X(WORKER_BUSY, "resource_exhausted", 429, 429, "too many pushes of this worker in flight")     \
     X(BUSY, "unavailable", 503, 503, "no slot is free, retry later")                               \
     X(INITIALIZING, "failed_precondition", 400, 409, "the model has no parameters yet")            \
+    X(HAS_WORKERS, "failed_precondition", 400, 409, "workers of the model are live")               \
     X(PAUSED, "unavailable", 503, 503, "the model is paused")                                      \
     X(DRAINING, "unavailable", 503, 503, "the daemon is shutting down")                            \
     X(STEP_ABORTED, "aborted", 409, 409, "the round was aborted, resend the same push")            \

@@ -121,6 +121,9 @@ static unsigned json_flags(const ProtobufCMessage *message) {
         &adamd__v1__model__descriptor,
         &adamd__v1__server__descriptor,
         &adamd__v1__push_gradients_response__descriptor,
+        &adamd__v1__worker__descriptor,
+        &adamd__v1__list_workers_response__descriptor,
+        &adamd__v1__register_worker_response__descriptor,
     };
 
     for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++) {
@@ -170,7 +173,7 @@ void exchange_answer_problem(struct exchange *exchange, enum reason reason,
         exchange_add_header(exchange, "Retry-After", "1");
     }
     answer_owned(exchange, exchange->is_rpc ? info->rpc_http : info->rest_http,
-                 as_problem ? problem_type : json_type, text, text != NULL ? strlen(text) : 0);
+                 as_problem ? problem_type : json_type, text, size);
 }
 
 void exchange_answer_fault(struct exchange *exchange, const struct adamd_fault *fault) {

@@ -192,11 +192,9 @@ const char *target_parameter(const struct target *target, const char *name) {
 static bool is_known(const char *name, const char *const *known) {
     for (; known != NULL && *known != NULL; known++) {
         const size_t size = strlen(*known);
-        if (strcmp(name, *known) == 0) {
-            return true;
-        }
-        if (size > 0 && (*known)[size - 1] == '.' && strncmp(name, *known, size) == 0 &&
-            name[size] != '\0') {
+        const bool is_prefix = size > 0 && (*known)[size - 1] == '.';
+        if (is_prefix ? strncmp(name, *known, size) == 0 && name[size] != '\0'
+                      : strcmp(name, *known) == 0) {
             return true;
         }
     }

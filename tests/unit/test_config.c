@@ -112,6 +112,21 @@ START_TEST(a_wrong_setting_is_named_with_its_line)
 }
 END_TEST
 
+START_TEST(variables_of_other_programs_are_left_alone_and_typos_are_not)
+{
+    char *argv[] = {"adamd", NULL};
+    char *others[] = {"ADAMD_BIN=/x", "ADAMD_ENDPOINT=unix:/y", NULL};
+    char *typo[] = {"ADAMD_SLOT_MAX=4", NULL};
+    struct config config;
+    enum config_action action;
+    struct adamd_fault fault;
+
+    ck_assert_int_eq(config_init(&config, 1, argv, others, &action, NULL), ADAMD_OK);
+    ck_assert_int_eq(config_init(&config, 1, argv, typo, &action, &fault), ADAMD_BAD_FIELD);
+    ck_assert_str_eq(fault.field, "slot_max");
+}
+END_TEST
+
 START_TEST(an_address_that_others_reach_must_be_asked_for_by_name)
 {
     char *plain[] = {"adamd", "--listen", "0.0.0.0:7440", NULL};
@@ -194,6 +209,7 @@ int main(void) {
     tcase_add_test(tcase, listen_adds_up_in_one_place_and_replaces_the_lower_ones);
     tcase_add_loop_test(tcase, a_wrong_setting_is_named_with_its_line, 0,
                         sizeof wrong / sizeof wrong[0]);
+    tcase_add_test(tcase, variables_of_other_programs_are_left_alone_and_typos_are_not);
     tcase_add_test(tcase, an_address_that_others_reach_must_be_asked_for_by_name);
     tcase_add_test(tcase, a_device_that_this_build_lacks_is_told_so);
     tcase_add_test(tcase, what_is_printed_reads_back_as_the_same);

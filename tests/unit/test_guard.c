@@ -157,7 +157,7 @@ START_TEST(the_hundred_and_first_header_is_too_much)
     request.header_count++;
     guard_check(&request, &result);
     ck_assert(!result.ok);
-    ck_assert_int_eq(result.reason, REASON_TOO_LARGE);
+    ck_assert_int_eq(result.reason, REASON_HEADERS_TOO_LARGE);
 }
 END_TEST
 
