@@ -110,6 +110,7 @@ void say(const struct ctl *ctl, const char *format, ...) {
     va_list arguments;
 
     if (!ctl->quiet) {
+        fflush(stdout); // in the order in which it was said
         va_start(arguments, format);
         vfprintf(stderr, format, arguments);
         va_end(arguments);

@@ -182,6 +182,7 @@ static int open_transport(struct ctl *ctl) {
         return fail_usage(ctl, "%s", message);
     }
     ctl->transport = must(transport_create(conf));
+    transport_be_impatient(ctl->transport);
     adamd_conf_destroy(conf);
     return EXIT_OK;
 }

@@ -72,7 +72,7 @@ int run_status(const struct ctl *ctl) {
 
 // For a container's health check: one try, no patience.
 int run_health(const struct ctl *ctl) {
-    const struct call call = {.method = "GET", .target = "/readyz", .once = true};
+    const struct call call = {.method = "GET", .target = "/readyz", .single = true};
     uint32_t timeout_ms = ctl->timeout_ms != 0 ? ctl->timeout_ms : 3000;
     struct adamd_error *error =
         transport_call(ctl->transport, &call, transport_deadline(ctl->transport, timeout_ms), NULL);

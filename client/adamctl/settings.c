@@ -2,6 +2,7 @@
 
 #include "settings.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,20 +83,21 @@ static cJSON *parse_count(const char *text, enum kind kind) {
     return kind == BIG_COUNT ? cJSON_CreateString(text) : cJSON_CreateNumber(strtod(text, NULL));
 }
 
-// The value of an enum: lower case and dashes become what the schema says.
+// The value of an enum as the schema says it: "each-push" is EACH_PUSH, behind the enum's prefix.
 static cJSON *parse_enum(const char *text, const char *prefix, const char *const *known) {
     char value[48];
 
-    for (; *known != NULL; known++) {
-        if (strcmp(text, *known) == 0) {
-            snprintf(value, sizeof value, "%s%s", prefix, text);
-            for (char *at = value; *at != '\0'; at++) {
-                *at = *at == '-' ? '_' : (char)(*at >= 'a' && *at <= 'z' ? *at - 'a' + 'A' : *at);
-            }
-            return cJSON_CreateString(value);
-        }
+    for (; *known != NULL && strcmp(text, *known) != 0; known++) {
     }
-    return NULL;
+    if (*known == NULL) {
+        return NULL;
+    }
+    snprintf(value, sizeof value, "%s%s", prefix, text);
+    for (char *at = value; *at != '\0'; at++) {
+        int upper = toupper((unsigned char)*at);
+        *at = (char)(upper == '-' ? '_' : upper);
+    }
+    return cJSON_CreateString(value);
 }
 
 static cJSON *parse_setting(const struct setting *setting, const char *text) {

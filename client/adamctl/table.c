@@ -133,7 +133,8 @@ void enum_text(const char *value, const char *prefix, char text[32]) {
 
     snprintf(text, 32, "%s", strncmp(value, prefix, size) == 0 ? value + size : value);
     for (; *text != '\0'; text++) {
-        *text = *text == '_' ? '-' : (char)tolower((unsigned char)*text);
+        int lower = tolower((unsigned char)*text);
+        *text = (char)(lower == '_' ? '-' : lower);
     }
 }
 

@@ -117,10 +117,14 @@ static void print_outcome(const struct ctl *ctl, const struct reply *reply) {
         reply_print(reply);
     } else {
         enum_text(member_text(json, "outcome", buffer), "PUSH_OUTCOME_", outcome);
-        printf("%s%s  version %.0f  contributors %.0f  grad norm %s  staleness %.0f\n", outcome,
-               duplicate ? " (duplicate)" : "", member_number(json, "version"),
-               member_number(json, "contributors"), member_text(json, "gradNorm", buffer),
-               member_number(json, "staleness"));
+        printf("%s%s  version %.0f", outcome, duplicate ? " (duplicate)" : "",
+               member_number(json, "version"));
+        if (strcmp(outcome, "applied") == 0) {
+            printf("  contributors %.0f  grad norm %s  staleness %.0f",
+                   member_number(json, "contributors"), member_text(json, "gradNorm", buffer),
+                   member_number(json, "staleness"));
+        }
+        putchar('\n');
     }
     cJSON_Delete(json);
 }

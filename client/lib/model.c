@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TENSORS_MAX = 8192, RANK_MAX = 8 };
+enum { RANK_MAX = 8 };
 
 struct adamd_model {
     Adamd__V1__Model *message; // owns what the rest points to
@@ -61,8 +61,8 @@ static struct adamd_error *draft_tensors(struct draft *draft,
                                          const struct adamd_model_options *options) {
     size_t count = options->tensor_count;
 
-    if (options->tensors == NULL || count == 0 || count > TENSORS_MAX) {
-        return error_argument("tensors", "a model has 1 to %d tensors", TENSORS_MAX);
+    if (options->tensors == NULL || count == 0) {
+        return error_argument("tensors", "a model has at least one tensor");
     }
     draft->tensors = calloc(count, sizeof *draft->tensors);
     draft->tensor_list = calloc(count, sizeof(void *));

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REPLY_MAX = 16 << 20, ENVELOPE_HEAD = 5 };
+enum { REPLY_MAX = 64 << 20, ENVELOPE_HEAD = 5 };
 
 struct rpc_reply {
     const struct rpc *rpc;

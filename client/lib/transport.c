@@ -23,6 +23,7 @@ struct transport {
     struct endpoint endpoint;
     uint32_t timeout_ms, connect_timeout_ms, backoff_ms, backoff_max_ms;
     uint64_t random; // state of the jitter
+    bool impatient;  // gives up when the first connection fails
     char endpoint_text[300];
     struct connection connection;
 };
@@ -77,6 +78,10 @@ void transport_destroy(struct transport *transport) {
         connection_close(&transport->connection);
         free(transport);
     }
+}
+
+void transport_be_impatient(struct transport *transport) {
+    transport->impatient = true;
 }
 
 uint64_t transport_deadline(const struct transport *transport, uint32_t timeout_ms) {
@@ -193,6 +198,7 @@ static struct adamd_error *open_connection(struct transport *transport, uint64_t
     io = connection_open(connection, &transport->endpoint,
                          connect_by < deadline_ms ? connect_by : deadline_ms);
     connection->deadline_ms = deadline_ms;
+    transport->impatient = transport->impatient && io != IO_OK;
     if (io != IO_OK) {
         error = error_new("CONNECTION", "cannot connect to %s: %s", transport->endpoint_text,
                           connection_strerror(connection, io));
@@ -370,6 +376,9 @@ static bool pause_before(struct transport *transport, unsigned failures, uint64_
 
 static bool may_repeat(const struct call *call, const struct adamd_error *error,
                        const struct attempt *attempt, unsigned *checksum_repeats) {
+    if (call->single) {
+        return false;
+    }
     if (call->once && attempt->sent_all && !attempt->definite) {
         return false;
     }
@@ -401,7 +410,7 @@ static struct adamd_error *try_until(struct transport *transport, const struct c
         }
         *in_doubt = still_in_doubt(*in_doubt, error, &attempt);
         attempt.stale = attempt.stale && stale++ == 0;
-        if (!may_repeat(call, error, &attempt, &checksum_repeats) ||
+        if (transport->impatient || !may_repeat(call, error, &attempt, &checksum_repeats) ||
             !pause_before(transport, failures, deadline_ms, &attempt)) {
             break;
         }

@@ -25,6 +25,7 @@ struct call {
     size_t body_count;        // 0: none, and no Content-Length
     bool has_body;            // even if it is empty
     bool once;                // not to be tried again when it may have been received
+    bool single;              // not to be tried again at all
     receive_fn *receive;      // NULL: the body does not matter
     void *arg;
 };
@@ -32,6 +33,9 @@ struct call {
 /** Copies what it needs of `conf`. NULL: out of memory, or no random numbers. */
 struct transport *transport_create(const struct adamd_conf *conf);
 void transport_destroy(struct transport *transport);
+
+/** From here on a daemon that was never reached is not waited for: somebody looks on. */
+void transport_be_impatient(struct transport *transport);
 
 /** 16 random bytes in hexadecimal. False if the system has none. */
 bool random_text(char text[33]);

@@ -1,0 +1,7 @@
+# The client library, against a daemon that does what a script says.
+foreach(name IN ITEMS client_push client_calls)
+  adamd_test(NAME unit/test_${name}
+    SOURCES unit/test_${name}.c support/client_fixture.c support/fake_daemon.c
+    USES adamd_client_inside Threads::Threads)
+endforeach()
+adamd_test(NAME unit/test_client_http SOURCES unit/test_client_http.c USES adamd_client_inside)
