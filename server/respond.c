@@ -163,7 +163,11 @@ void exchange_answer_problem(struct exchange *exchange, enum reason reason,
     const struct reason_info *info = reason_info(reason);
     const bool as_problem = !exchange->is_rpc && header_names(exchange, "Accept", problem_type);
     char *text = problem_body(reason, fault, as_problem, exchange->request_id);
+    size_t size = text != NULL ? strlen(text) : 0;
 
+    if (text != NULL && !exchange->is_rpc) {
+        text[size++] = '\n'; // as above
+    }
     exchange->reason = info->name;
     // What the handler added describes an answer that is not given.
     if (reason != REASON_METHOD_NOT_ALLOWED && reason != REASON_RANGE_OUTSIDE) {
