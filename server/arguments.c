@@ -74,6 +74,7 @@ bool parse_duration_ms(const char *text, uint64_t *ret_ms) {
     double value = 0;
     double scale = 1000;
 
+    // A number without its unit is refused: seconds to some, milliseconds to others.
     if (digits == 0 || digits >= sizeof number) {
         return false;
     }
@@ -81,7 +82,7 @@ bool parse_duration_ms(const char *text, uint64_t *ret_ms) {
     number[digits] = '\0';
     if (strcmp(unit, "ms") == 0) {
         scale = 1;
-    } else if (*unit != '\0' && strcmp(unit, "s") != 0) {
+    } else if (strcmp(unit, "s") != 0) {
         return false;
     }
     if (!parse_double(number, &value) || value * scale > 1e15) {

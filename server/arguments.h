@@ -21,7 +21,7 @@ bool parse_u64(const char *text, uint64_t *ret_value);
 bool parse_double(const char *text, double *ret_value);
 /** "true", "false", "1", "0" or, as curl users write a flag, nothing. */
 bool parse_bool(const char *text, bool *ret_value);
-/** "10s", "1.5s", "250ms" or plain seconds. */
+/** "10s", "1.5s" or "250ms". */
 bool parse_duration_ms(const char *text, uint64_t *ret_ms);
 
 /** The query parameter `name`; what it does not say keeps `*value`. BAD_FIELD names it. */

@@ -67,3 +67,7 @@ enum adamd_status framed_not_modified(uint64_t generation, uint64_t version,
                                       unsigned char **ret_bytes, size_t *ret_size) {
     return pack_header(generation, version, true, 0, ret_bytes, ret_size);
 }
+
+uint64_t published_patience_ms(const struct served_model *served) {
+    return 1000 + adamd_model_layout(served->model)->wire_bytes / (512 << 10);
+}

@@ -21,4 +21,10 @@ ADAMD_MUST_USE enum adamd_status framed_file(const struct served_model *served,
 ADAMD_MUST_USE enum adamd_status framed_not_modified(uint64_t generation, uint64_t version,
                                                      unsigned char **ret_bytes, size_t *ret_size);
 
+/**
+ * How long a reader waits for a copy of a version that exists. All copies may be held by slow
+ * readers of other versions; making one of the largest models takes about a second for each 2 GiB.
+ */
+uint64_t published_patience_ms(const struct served_model *served);
+
 #endif

@@ -205,6 +205,11 @@ static void start_pull(struct pull_call *call, const struct pull_query *query) {
             return;
         }
         start_timer(call, query->wait_ms);
+    } else {
+        const struct server *server = exchange_server(call->exchange);
+        exchange_set_deadline(call->exchange,
+                              server_now_ms(server) + published_patience_ms(call->use.served),
+                              REASON_BUSY);
     }
     adamd_model_pull(model, min_version, &call->wait, on_published, call);
 }

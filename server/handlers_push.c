@@ -102,6 +102,10 @@ static void answer_outcome(struct push_call *call) {
         return;
     }
     if (call->pulls) {
+        exchange_set_deadline(call->exchange,
+                              server_now_ms(exchange_server(call->exchange)) +
+                                  published_patience_ms(call->use.served),
+                              REASON_BUSY);
         adamd_model_pull(call->use.served->model, call->outcome.version, &call->wait, on_published,
                          call);
         return;
@@ -126,6 +130,9 @@ static void on_decided(void *arg, enum adamd_status status, const struct adamd_o
             why = *fault;
         } else {
             (void)adamd_fail_plain(&why, status);
+        }
+        if (status == ADAMD_CANCELLED) {
+            why.status = ADAMD_OPERATION_RUNNING; // a repeat on another connection goes on
         }
         refuse(call, &why);
         return;
@@ -175,6 +182,11 @@ static bool admit_header(struct push_call *call, uint64_t byte_size) {
     struct adamd_push_head head;
     struct adamd_fault fault = {0};
 
+    if (call->header->worker[0] == '\0') {
+        (void)adamd_fail(&fault, ADAMD_BAD_FIELD, "worker", "worker must not be empty");
+        refuse(call, &fault);
+        return false;
+    }
     if (codec_push_head_read(call->header, layout, &call->arena, &head, &fault) != ADAMD_OK) {
         refuse(call, &fault);
         return false;
