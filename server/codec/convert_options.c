@@ -223,20 +223,21 @@ static enum adamd_status check_label(const Adamd__V1__Label *label, size_t index
     char field[32];
     const size_t key_size = strlen(label->key);
 
-    (void)snprintf(field, sizeof field, "labels[%zu]", index);
+    (void)snprintf(field, sizeof field, "labels[%zu].key", index);
     if (key_size == 0 || key_size > CODEC_LABEL_KEY_MAX) {
         return adamd_fail(fault, ADAMD_BAD_FIELD, field, "a key has 1 to %d bytes",
                           CODEC_LABEL_KEY_MAX);
-    }
-    if (strlen(label->value) > CODEC_LABEL_VALUE_MAX) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "a value has at most %d bytes",
-                          CODEC_LABEL_VALUE_MAX);
     }
     for (size_t i = 0; i < index; i++) {
         if (strcmp(earlier[i].key, label->key) == 0) {
             return adamd_fail(fault, ADAMD_BAD_FIELD, field, "the key \"%s\" is given twice",
                               label->key);
         }
+    }
+    (void)snprintf(field, sizeof field, "labels[%zu].value", index);
+    if (strlen(label->value) > CODEC_LABEL_VALUE_MAX) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "a value has at most %d bytes",
+                          CODEC_LABEL_VALUE_MAX);
     }
     return ADAMD_OK;
 }

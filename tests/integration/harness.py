@@ -45,9 +45,9 @@ def seconds(value):
 
 def find_binary(name="adamd"):
     if name == "adamd" and "ADAMD_BIN" in os.environ:
-        return os.environ["ADAMD_BIN"]
+        return os.path.abspath(os.environ["ADAMD_BIN"])
     if "ADAMD_BIN" in os.environ:
-        return str(pathlib.Path(os.environ["ADAMD_BIN"]).with_name(name))
+        return str(pathlib.Path(os.environ["ADAMD_BIN"]).absolute().with_name(name))
     for preset in ("release", "dev", "cpu", "asan", "tsan"):
         path = ROOT / "build" / preset / "bin" / name
         if path.exists():
@@ -202,6 +202,8 @@ class Daemon:
         port_file = self.directory / "port"
         port_file.unlink(missing_ok=True)
         command = [self.binary, "--listen", "127.0.0.1:0", "--port-file", str(port_file)]
+        # What is set for another daemon is not meant for this one.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("ADAMD_")}
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [*command, *self.flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -509,7 +511,7 @@ class DaemonTest(unittest.TestCase):
     @property
     def name(self):
         """A model's name that no other test of the class has."""
-        return self._testMethodName.removeprefix("test_")[:60].replace("_", "-")
+        return self._testMethodName.removeprefix("test_")[:60].replace("_", "-").strip("-").strip("-")
 
     def assert_untouched(self, model, call):
         """call() leaves version and state as they were, bit for bit."""
