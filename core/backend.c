@@ -160,7 +160,7 @@ static void check_op(const struct adamd_backend *backend, const struct adamd_op 
                            op->accumulate.count, sizeof(float)));
         return;
     }
-    ADAMD_ASSERT(!"a kind of operation");
+    ADAMD_ASSERT(false && "a kind of operation");
 }
 
 enum adamd_status adamd_backend_submit(struct adamd_backend *backend, const struct adamd_op *op) {
