@@ -125,7 +125,10 @@ class BadPush(DaemonTest):
     def test_a_query_that_lacks_something(self):
         for missing in ("worker", "epoch", "sequence"):
             with self.subTest(missing):
-                self.refused(lambda m=missing: self.send(DATA, **{m: None}), (400,), missing)
+                query = {k: v for k, v in self.worker.query().items() if k != missing}
+                self.refused(lambda q=query: self.daemon.post(
+                    self.model.path + "/gradients", DATA, headers={"Content-Type": OCTETS}, **q),
+                    (400,), missing)
 
     def test_a_parameter_twice(self):
         path = self.worker.target() + "&weight=1&weight=2"
@@ -140,7 +143,7 @@ class BadPush(DaemonTest):
         self.assertIn("Content-Type", reply.json()["message"])
 
     def test_without_a_type_it_is_a_safetensors_file(self):
-        self.refused(lambda: self.send(DATA, None), (400, 422))
+        self.refused(lambda: self.send(DATA, None), (400, 413, 422))
 
     def test_compression_and_chunks(self):
         self.refused(lambda: self.send(DATA, headers={"Content-Encoding": "gzip"}), (415,))
@@ -213,7 +216,7 @@ class BadPush(DaemonTest):
         asked = {"Content-Type": OCTETS}
         for path, statuses in (("/v1/models/nobody/gradients", (404,)),
                                (self.model.path + "/gradient", (404,)),
-                               (self.model.path + "/gradients/", (404,)),
+                               (self.model.path + "/gradients/", (400, 404)),
                                (self.model.path + "%2fgradients", (400, 404))):
             with self.subTest(path):
                 self.refused(lambda p=path: self.daemon.post(

@@ -143,7 +143,7 @@ class Pull(DaemonTest):
         etag = self.model.pull(format="raw").headers["etag"]
         self.model.pull({"If-None-Match": etag}, format="raw", min_version=1, wait="0.2s").expect(304)
         self.model.pull(min_version=1).expect(504)
-        for wait in ("soon", "-1s", "1", "1h"):
+        for wait in ("soon", "-1s", "1y", ""):
             with self.subTest(wait=wait):
                 self.assertEqual(self.model.pull(min_version=1, wait=wait).expect(400).fields, ["wait"])
 
