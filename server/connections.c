@@ -150,6 +150,12 @@ bool connection_is_gone(const struct connection *connection) {
     return poll(&polled, 1, 0) == 1;
 }
 
+bool connection_has_ended(const struct connection *connection) {
+    char byte;
+
+    return recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 void connection_cut(struct connections *connections, struct connection *connection) {
     if (!connection->is_cut) {
         connection->is_cut = true;

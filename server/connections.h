@@ -58,6 +58,8 @@ bool connection_is_old(const struct connections *connections, const struct conne
 
 /** Whether the peer has closed its side, also where unread bytes lie before that. */
 bool connection_is_gone(const struct connection *connection);
+/** True if the peer will send nothing more, and all that it sent was read. */
+bool connection_has_ended(const struct connection *connection);
 
 /** Shuts the socket down; the library sees its end and cleans up. */
 void connection_cut(struct connections *connections, struct connection *connection);

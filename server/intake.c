@@ -470,6 +470,10 @@ uint64_t intake_tick(struct intake *intake, uint64_t now_ms) {
          exchange = exchange->next) {
         if (checks_peers && is_asleep(exchange) && connection_is_gone(exchange->connection)) {
             abandon(exchange);
+        } else if (checks_peers && exchange->state == EXCHANGE_RECEIVING &&
+                   connection_has_ended(exchange->connection)) {
+            // An end that comes along with the last bytes makes no event of its own.
+            connection_cut(&intake->connections, exchange->connection);
         } else if (exchange->state == EXCHANGE_WAITING && now_ms >= exchange_due_ms(exchange)) {
             be_late(exchange, exchange->late);
         } else if (exchange->state == EXCHANGE_WAITING && exchange_due_ms(exchange) < due_ms) {
