@@ -1,5 +1,6 @@
 // The CPU as a device: operations become jobs of a thread pool, which runs them in order. Memory is
-// mapped by the caller and populated by the pool, for that takes a tenth of a second per GiB.
+// mapped by the caller and populated by the pool in the background, for that takes a tenth of a
+// second per GiB, and on a virtual machine whose host has to find the pages, ten.
 #define _GNU_SOURCE
 #include "adamd/backend_impl.h"
 #include "kernel.h"
@@ -7,6 +8,7 @@
 #include "step.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +16,7 @@
 
 enum {
     SLICE_BYTES = 256 * 1024,          // of copy and fill, a unit
-    POPULATE_BYTES = 4 * 1024 * 1024,  // a unit
+    POPULATE_BYTES = 2 * 1024 * 1024,  // a unit
     HUGE_PAGE_BYTES = 2 * 1024 * 1024, // on every system where there are some
 };
 
@@ -27,11 +29,12 @@ struct cpu_backend {
     atomic_uint_fast64_t completed;
 };
 
-/** Populated and freed by jobs of its own, in the order of all others. */
+/** Populated and freed by background jobs of its own, which keep their order. */
 struct cpu_buffer {
     struct adamd_buffer base;
     size_t mapped_bytes;
     void *mapped;
+    atomic_bool freed; // populate no further
     struct job populate, unmap;
 };
 
@@ -68,7 +71,9 @@ static void run_populate(struct job *job, size_t unit) {
     const struct cpu_buffer *buffer = CONTAINER_OF(job, struct cpu_buffer, populate);
     size_t offset = 0;
     const size_t bytes = slice_at(buffer->mapped_bytes, POPULATE_BYTES, unit, &offset);
-    (void)madvise((char *)buffer->mapped + offset, bytes, MADV_POPULATE_WRITE);
+    if (!atomic_load(&buffer->freed)) {
+        (void)madvise((char *)buffer->mapped + offset, bytes, MADV_POPULATE_WRITE);
+    }
 #else
     (void)job;
     (void)unit;
@@ -125,12 +130,15 @@ static enum adamd_status cpu_alloc(struct adamd_backend *base, enum adamd_memory
         free(buffer);
         return ADAMD_NO_MEMORY;
     }
+    atomic_init(&buffer->freed, false);
     buffer->base.bytes = bytes;
     buffer->base.host = buffer->mapped;
     buffer->populate = (struct job){.unit_count = slices(buffer->mapped_bytes, POPULATE_BYTES),
                                     .run = run_populate,
-                                    .finish = finish_populate};
-    buffer->unmap = (struct job){.unit_count = 1, .run = run_unmap, .finish = finish_unmap};
+                                    .finish = finish_populate,
+                                    .background = true};
+    buffer->unmap =
+        (struct job){.unit_count = 1, .run = run_unmap, .finish = finish_unmap, .background = true};
     pool_submit(from_base(base)->pool, &buffer->populate);
     *ret_buffer = &buffer->base;
     return ADAMD_OK;
@@ -138,7 +146,10 @@ static enum adamd_status cpu_alloc(struct adamd_backend *base, enum adamd_memory
 
 // Unmapping a GiB takes its time too, and the pages may still be on their way.
 static void cpu_free(struct adamd_backend *base, struct adamd_buffer *buffer) {
-    pool_submit(from_base(base)->pool, &CONTAINER_OF(buffer, struct cpu_buffer, base)->unmap);
+    struct cpu_buffer *freed = CONTAINER_OF(buffer, struct cpu_buffer, base);
+
+    atomic_store(&freed->freed, true);
+    pool_submit(from_base(base)->pool, &freed->unmap);
 }
 
 // -------------------------------------------------------------------------------------- operations
@@ -246,7 +257,8 @@ static void cpu_destroy(struct adamd_backend *base) {
     struct cpu_backend *backend = from_base(base);
 
     if (backend->pool != NULL) {
-        adamd_backend_free_all(base); // after what is in flight: jobs keep their order
+        pool_drain(backend->pool);
+        adamd_backend_free_all(base);
         pool_destroy(backend->pool);
     }
     free(backend);

@@ -1,4 +1,4 @@
-// A list of jobs under one lock; the units of the first are taken without it.
+// Two lists of jobs under one lock; the units of the first job are taken without it.
 #include "pool.h"
 
 #include "adamd/status.h"
@@ -8,56 +8,81 @@
 #include <signal.h>
 #include <stdlib.h>
 
-struct pool {
-    pthread_mutex_t lock;
-    pthread_cond_t work;
+struct lane {
     struct job *first, *last;
     bool finishing; // a job left the list, but its finish() has not returned
+};
+
+struct pool {
+    pthread_mutex_t lock;
+    pthread_cond_t work, drained;
+    struct lane foreground, background;
+    bool background_due; // a job was finished since a background unit was last taken
     bool stopping;
     unsigned thread_count;
     pthread_t threads[];
 };
 
-// The first job, if there are units to take. With the lock.
-static struct job *find_work(const struct pool *pool) {
-    struct job *job = pool->finishing ? NULL : pool->first;
-    return job != NULL && atomic_load(&job->next_unit) < job->unit_count ? job : NULL;
+static struct lane *lane_of(struct pool *pool, const struct job *job) {
+    return job->background ? &pool->background : &pool->foreground;
 }
 
-// With the lock. One unit needs one thread.
-static void wake(struct pool *pool) {
-    if (pool->first != NULL && pool->first->unit_count == 1) {
+static bool exhausted(struct job *job) {
+    return atomic_load(&job->next_unit) >= job->unit_count;
+}
+
+// The lane's first job, if there are units to take. With the lock, as all up to run_unit().
+static struct job *find_in(const struct lane *lane) {
+    return lane->finishing || lane->first == NULL || exhausted(lane->first) ? NULL : lane->first;
+}
+
+static struct job *find_work(struct pool *pool) {
+    struct job *foreground = find_in(&pool->foreground);
+    struct job *background = find_in(&pool->background);
+
+    if (background != NULL && (foreground == NULL || pool->background_due)) {
+        pool->background_due = false;
+        return background;
+    }
+    return foreground;
+}
+
+// One unit needs one thread.
+static void wake(struct pool *pool, const struct lane *lane) {
+    if (lane->first != NULL && lane->first->unit_count == 1) {
         (void)pthread_cond_signal(&pool->work);
     } else {
         (void)pthread_cond_broadcast(&pool->work);
     }
 }
 
-static void run_units(struct job *job) {
-    size_t unit = atomic_fetch_add(&job->next_unit, 1);
-
-    while (unit < job->unit_count) {
-        job->run(job, unit);
-        unit = atomic_fetch_add(&job->next_unit, 1);
-    }
-}
-
 // The last thread out of a job finishes it, without the lock: submit never waits for that.
-static void finish_first(struct pool *pool) {
-    struct job *job = pool->first;
+static void finish_first(struct pool *pool, struct lane *lane) {
+    struct job *job = lane->first;
 
-    pool->first = job->next;
-    if (pool->first == NULL) {
-        pool->last = NULL;
+    lane->first = job->next;
+    if (lane->first == NULL) {
+        lane->last = NULL;
     }
-    pool->finishing = true;
+    lane->finishing = true;
+    pool->background_due = pool->background_due || !job->background;
     (void)pthread_mutex_unlock(&pool->lock);
     job->finish(job);
     (void)pthread_mutex_lock(&pool->lock);
-    pool->finishing = false;
-    if (pool->first != NULL || pool->stopping) {
-        wake(pool);
+    lane->finishing = false;
+    (void)pthread_cond_signal(&pool->drained);
+    if (lane->first != NULL || pool->stopping) {
+        wake(pool, lane);
     }
+}
+
+static bool run_unit(struct job *job) {
+    const size_t unit = atomic_fetch_add(&job->next_unit, 1);
+
+    if (unit < job->unit_count) {
+        job->run(job, unit);
+    }
+    return unit < job->unit_count;
 }
 
 // Threads inherit the floating-point state of whoever made them: a library there may have asked for
@@ -71,19 +96,27 @@ static void reset_floating_point(void) {
 #endif
 }
 
-// With the lock, which is given up meanwhile.
+// With the lock, which is given up meanwhile. In the background, it is looked up after each unit
+// whether something came.
 static void work_on(struct pool *pool, struct job *job) {
+    struct lane *lane = lane_of(pool, job);
+
     job->workers++;
     (void)pthread_mutex_unlock(&pool->lock);
-    run_units(job);
+    while (run_unit(job) && !job->background) {
+    }
     (void)pthread_mutex_lock(&pool->lock);
-    if (--job->workers == 0) {
-        finish_first(pool);
+    if (--job->workers == 0 && exhausted(job)) {
+        finish_first(pool, lane);
     }
 }
 
+static bool idle(const struct lane *lane) {
+    return lane->first == NULL && !lane->finishing;
+}
+
 static bool all_done(const struct pool *pool) {
-    return pool->stopping && pool->first == NULL && !pool->finishing;
+    return pool->stopping && idle(&pool->foreground) && idle(&pool->background);
 }
 
 static void *run_thread(void *arg) {
@@ -127,6 +160,7 @@ struct pool *pool_create(unsigned threads) {
     }
     (void)pthread_mutex_init(&pool->lock, NULL);
     (void)pthread_cond_init(&pool->work, NULL);
+    (void)pthread_cond_init(&pool->drained, NULL);
     if (!start_threads(pool, threads)) {
         pool_destroy(pool);
         return NULL;
@@ -146,8 +180,17 @@ void pool_destroy(struct pool *pool) {
         (void)pthread_join(pool->threads[i], NULL);
     }
     (void)pthread_cond_destroy(&pool->work);
+    (void)pthread_cond_destroy(&pool->drained);
     (void)pthread_mutex_destroy(&pool->lock);
     free(pool);
+}
+
+void pool_drain(struct pool *pool) {
+    (void)pthread_mutex_lock(&pool->lock);
+    while (!idle(&pool->foreground)) {
+        (void)pthread_cond_wait(&pool->drained, &pool->lock);
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
 }
 
 unsigned pool_threads(const struct pool *pool) {
@@ -160,15 +203,16 @@ void pool_submit(struct pool *pool, struct job *job) {
     job->workers = 0;
     atomic_init(&job->next_unit, 0);
     (void)pthread_mutex_lock(&pool->lock);
-    const bool was_idle = pool->first == NULL && !pool->finishing;
-    if (pool->last != NULL) {
-        pool->last->next = job;
+    struct lane *lane = lane_of(pool, job);
+    const bool was_idle = idle(lane);
+    if (lane->last != NULL) {
+        lane->last->next = job;
     } else {
-        pool->first = job;
+        lane->first = job;
     }
-    pool->last = job;
+    lane->last = job;
     if (was_idle) {
-        wake(pool);
+        wake(pool, lane);
     }
     (void)pthread_mutex_unlock(&pool->lock);
 }

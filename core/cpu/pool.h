@@ -1,6 +1,7 @@
 /**
  * Threads that run jobs: one job after another, in the order submitted, each by all threads at
- * once, which take its units as they come.
+ * once, which take its units as they come. Background jobs have an order of their own and are run
+ * where nothing else waits, and one unit of them after each other job, so that they end at last.
  */
 #ifndef ADAMD_CPU_POOL_H
 #define ADAMD_CPU_POOL_H
@@ -18,6 +19,7 @@ struct job {
     void (*run)(struct job *job, size_t unit);
     /** Once, after the last unit and before the next job begins. May free the job. */
     void (*finish)(struct job *job);
+    bool background;
     // The pool's own:
     struct job *next;
     atomic_size_t next_unit;
@@ -31,6 +33,9 @@ struct pool *pool_create(unsigned threads);
 
 /** Finishes what was submitted, then ends the threads. NULL is harmless. */
 void pool_destroy(struct pool *pool);
+
+/** Waits until no job is left but those of the background. */
+void pool_drain(struct pool *pool);
 
 unsigned pool_threads(const struct pool *pool);
 
