@@ -1,5 +1,6 @@
 // What reading and writing have in common: the types, and looking into a header.
 #include "adamd/safetensors.h"
+#include "formats/safetensors_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,17 @@ const char *adamd_safetensors_type_name(enum adamd_safetensors_type type) {
 unsigned adamd_safetensors_type_bits(enum adamd_safetensors_type type) {
     ADAMD_ASSERT((unsigned)type < ADAMD_ST_COUNT);
     return types[type].bits;
+}
+
+bool safetensors_bits(const struct adamd_safetensors_entry *entry, uint64_t *ret_bits) {
+    uint64_t count = 1;
+    bool overflow = false;
+
+    for (uint32_t i = 0; i < entry->rank; i++) {
+        overflow |= __builtin_mul_overflow(count, entry->shape[i], &count);
+    }
+    overflow |= __builtin_mul_overflow(count, types[entry->type].bits, ret_bits);
+    return !overflow;
 }
 
 void adamd_safetensors_finish(struct adamd_safetensors *header) {

@@ -2,6 +2,7 @@
 // the ranges, in the reference's order of checks and with its names for what is wrong.
 #include "adamd/json.h"
 #include "adamd/safetensors.h"
+#include "formats/safetensors_impl.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -346,19 +347,13 @@ static void sort_entries(struct adamd_safetensors *header) {
 
 static bool check_entry(struct parser *parser, const struct adamd_safetensors_entry *entry,
                         uint64_t begin) {
-    uint64_t bits = adamd_safetensors_type_bits(entry->type);
-    uint64_t count = 1;
-    bool overflow = false;
+    uint64_t bits = 0;
 
     if (entry->begin != begin || entry->end < entry->begin) {
         return refuse_as(parser, ADAMD_BAD_FIELD, "InvalidOffset", entry->name,
                          "data_offsets leave a hole, overlap or run backwards");
     }
-    for (uint32_t i = 0; i < entry->rank; i++) {
-        overflow |= __builtin_mul_overflow(count, entry->shape[i], &count);
-    }
-    overflow |= __builtin_mul_overflow(count, bits, &bits);
-    if (overflow) {
+    if (!safetensors_bits(entry, &bits)) {
         return refuse_as(parser, ADAMD_BAD_FIELD, "ValidationOverflow", entry->name,
                          "the product of shape does not fit into 64 bits");
     }

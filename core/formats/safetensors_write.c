@@ -1,5 +1,6 @@
 // The writer: the reference's order of tensors, its compact JSON, its padding.
 #include "adamd/safetensors.h"
+#include "formats/safetensors_impl.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -88,13 +89,10 @@ static enum adamd_status place_entries(struct adamd_safetensors_entry *entries, 
 
     for (size_t i = 0; i < count; i++) {
         struct adamd_safetensors_entry *entry = &entries[i];
-        uint64_t bits = adamd_safetensors_type_bits(entry->type);
-        bool overflow = false;
-        for (uint32_t k = 0; k < entry->rank; k++) {
-            overflow |= __builtin_mul_overflow(bits, entry->shape[k], &bits);
-        }
+        uint64_t bits = 0;
         entry->begin = at;
-        if (overflow || bits % 8 != 0 || __builtin_add_overflow(at, bits / 8, &at)) {
+        if (!safetensors_bits(entry, &bits) || bits % 8 != 0 ||
+            __builtin_add_overflow(at, bits / 8, &at)) {
             return adamd_fail(fault, ADAMD_TOO_LARGE, entry->name, "the tensor has no whole size");
         }
         entry->end = at;

@@ -11,7 +11,9 @@
 enum {
     FIELDS_MAX = 48,      // of one message type; the largest of the schema has half of that
     REPEATED_MAX = 65536, // messages or strings in one repeated field: ADAMD_TENSORS_MAX
-    PIECE = 16,           // what the arena rounds to
+    VALUE_BYTES = 10,
+    TAG_BYTES = 5,
+    PIECE = 16, // what the arena rounds to
     // protobuf-c notes each member in 32 bytes, the first 16 on the stack and the rest in slabs
     // that double; our allocator takes nothing back.
     MEMBERS_FREE = 16,
@@ -49,10 +51,12 @@ static struct frame *top(struct scan *scan) {
     return &scan->frames[scan->depth - 1];
 }
 
-static bool read_varint(struct scan *scan, const uint8_t *end, uint64_t *ret_value) {
+// Of at most `bytes` bytes: ten for values, five for tags and lengths, as protobuf-c has it.
+static bool read_varint(struct scan *scan, const uint8_t *end, unsigned bytes,
+                        uint64_t *ret_value) {
     uint64_t value = 0;
 
-    for (unsigned shift = 0; shift < 70; shift += 7) {
+    for (unsigned shift = 0; shift < 7 * bytes; shift += 7) {
         if (scan->at == end) {
             return refuse(scan, ADAMD_BAD_FIELD, "the message ends inside a number");
         }
@@ -66,7 +70,7 @@ static bool read_varint(struct scan *scan, const uint8_t *end, uint64_t *ret_val
             return true;
         }
     }
-    return refuse(scan, ADAMD_BAD_FIELD, "a number of more than 64 bits");
+    return refuse(scan, ADAMD_BAD_FIELD, "a number of too many bits");
 }
 
 static size_t round_piece(size_t bytes) {
@@ -174,7 +178,7 @@ static bool pass_number(struct scan *scan, const ProtobufCFieldDescriptor *field
     case WIRE_FIXED64:
         return pass_bytes(scan, end, 8);
     default:
-        return read_varint(scan, end, &value) && check_enum(scan, field, value);
+        return read_varint(scan, end, VALUE_BYTES, &value) && check_enum(scan, field, value);
     }
 }
 
@@ -182,7 +186,7 @@ static bool read_length(struct scan *scan, size_t *ret_size) {
     uint64_t size = 0;
     const uint8_t *end = top(scan)->end;
 
-    if (!read_varint(scan, end, &size)) {
+    if (!read_varint(scan, end, TAG_BYTES, &size)) {
         return false;
     }
     if (size > (uint64_t)(end - scan->at)) {
@@ -248,7 +252,7 @@ static bool pass_unknown(struct scan *scan, enum wire wire) {
     top(scan)->unknown++;
     switch (wire) {
     case WIRE_VARINT:
-        passed = read_varint(scan, top(scan)->end, &ignored);
+        passed = read_varint(scan, top(scan)->end, VALUE_BYTES, &ignored);
         break;
     case WIRE_FIXED64:
         passed = pass_bytes(scan, top(scan)->end, 8);
@@ -306,7 +310,7 @@ static bool pass_field(struct scan *scan) {
     struct frame *frame = top(scan);
     uint64_t tag = 0;
 
-    if (!read_varint(scan, frame->end, &tag)) {
+    if (!read_varint(scan, frame->end, TAG_BYTES, &tag)) {
         return false;
     }
     const unsigned wire = (unsigned)(tag & 7);

@@ -14,11 +14,13 @@ static void check_tiling(const struct adamd_safetensors *header) {
 
     for (size_t i = 0; i < header->entry_count; i++) {
         const struct adamd_safetensors_entry *entry = &header->entries[i];
-        uint64_t bits = adamd_safetensors_type_bits(entry->type);
+        uint64_t bits = 1;
         ADAMD_ASSERT(entry->begin == at && entry->end >= at && entry->rank <= ADAMD_RANK_MAX);
         for (uint32_t k = 0; k < entry->rank; k++) {
-            ADAMD_ASSERT(!__builtin_mul_overflow(bits, entry->shape[k], &bits) || bits == 0);
+            ADAMD_ASSERT(!__builtin_mul_overflow(bits, entry->shape[k], &bits));
         }
+        ADAMD_ASSERT(
+            !__builtin_mul_overflow(bits, adamd_safetensors_type_bits(entry->type), &bits));
         ADAMD_ASSERT(bits / 8 == entry->end - entry->begin);
         at = entry->end;
         for (size_t k = i + 1; k < header->entry_count && k < i + 8; k++) {

@@ -39,15 +39,17 @@ static const struct {
     size_t size;
     const char *field;
 } bad[] = {
-    {MODEL, B("\x00"), ""},                         // field 0
-    {MODEL, B("\x80\x80\x80\x80\x10\x00"), ""},     // a number above 2^29
-    {MODEL, B("\x0b"), ""},                         // a group
-    {MODEL, B("\x0c"), ""},                         //
-    {MODEL, B("\x0e"), ""},                         // wire types that there are not
-    {MODEL, B("\x0f"), ""},                         //
-    {MODEL, B("\x0a"), "name"},                     // no length
-    {MODEL, B("\x0a\x05ugh"), "name"},              // cut
-    {MODEL, B("\x0a\xff\xff\xff\xff\x0f"), "name"}, // a length of 4 GiB
+    {MODEL, B("\x00"), ""},                              // field 0
+    {MODEL, B("\x80\x80\x80\x80\x10\x00"), ""},          // a number above 2^29
+    {MODEL, B("\xe8\x80\x80\x80\x80\x00\x01"), ""},      // a tag of six bytes
+    {MODEL, B("\x0a\x81\x80\x80\x80\x80\x00z"), "name"}, // a length of six bytes
+    {MODEL, B("\x0b"), ""},                              // a group
+    {MODEL, B("\x0c"), ""},                              //
+    {MODEL, B("\x0e"), ""},                              // wire types that there are not
+    {MODEL, B("\x0f"), ""},                              //
+    {MODEL, B("\x0a"), "name"},                          // no length
+    {MODEL, B("\x0a\x05ugh"), "name"},                   // cut
+    {MODEL, B("\x0a\xff\xff\xff\xff\x0f"), "name"},      // a length of 4 GiB
     {MODEL, B("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), "name"},
     {MODEL, B("\x68\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), "generation"}, // 65 bits
     {MODEL, B("\x68\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), "generation"},
