@@ -1,7 +1,6 @@
 #include "modelkit.h"
 
 #include "backend_deferred.h"
-#include "backend_faulty.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +19,8 @@ struct kit_plan kit_plan(enum adamd_trigger trigger) {
     };
 }
 
-void kit_create(struct kit *kit, const struct kit_plan *plan) {
+enum adamd_status kit_try_create(struct kit *kit, const struct kit_plan *plan) {
+    enum adamd_status status;
     struct adamd_tensor_spec *tensors = calloc(plan->tensor_count, sizeof *tensors);
     uint32_t *indices = calloc(plan->tensor_count, sizeof *indices);
     char(*keys)[16] = calloc(plan->tensor_count, sizeof *keys);
@@ -45,14 +45,26 @@ void kit_create(struct kit *kit, const struct kit_plan *plan) {
     *kit = (struct kit){.now_ms = 1000000};
     kit->deferred = backend_deferred_create(NULL, NULL);
     kit->backend = kit->deferred;
+    if (plan->faulty != NULL) {
+        const uint64_t calls_left = plan->faulty->calls_left;
+        const enum adamd_status answer = plan->faulty->answer;
+        backend_faulty_init(plan->faulty, kit->deferred);
+        backend_faulty_arm(plan->faulty, calls_left, answer);
+        kit->backend = &plan->faulty->base;
+    }
     kit->queue = adamd_queue_create(kit->backend);
     ck_assert_ptr_nonnull(kit->queue);
-    ck_assert_int_eq(adamd_model_create(kit->queue, &spec, &kit->model, &fault), ADAMD_OK);
-    ck_assert_int_eq(adamd_model_initialize(kit->model, &fault), ADAMD_OK);
+    status = adamd_model_create(kit->queue, &spec, &kit->model, &fault);
+    status = status == ADAMD_OK ? adamd_model_initialize(kit->model, &fault) : status;
     kit_run(kit);
     free(tensors);
     free(indices);
     free(keys);
+    return status;
+}
+
+void kit_create(struct kit *kit, const struct kit_plan *plan) {
+    ck_assert_int_eq(kit_try_create(kit, plan), ADAMD_OK);
 }
 
 void kit_destroy(struct kit *kit) {

@@ -6,6 +6,7 @@
 #define MODELKIT_H
 
 #include "adamd/model.h"
+#include "backend_faulty.h"
 
 #include <check.h>
 
@@ -23,12 +24,11 @@ struct kit_end {
 };
 
 struct kit {
-    struct adamd_backend *backend; // deferred, or the faulty one around it
+    struct adamd_backend *backend; // deferred, or the plan's faulty one around it
     struct adamd_backend *deferred;
     struct adamd_queue *queue;
     struct adamd_model *model;
     uint64_t now_ms;
-    bool faulty;
 };
 
 /** What a kit's model is made of; changed before kit_create(). */
@@ -38,6 +38,7 @@ struct kit_plan {
     struct adamd_options options;
     struct adamd_policy policy;
     uint32_t slots_max, published_max;
+    struct backend_faulty *faulty; // may be NULL; armed by the test
 };
 
 /** Two tensors of 3 and 20 elements, one group, EACH_PUSH, zeros. */
@@ -45,6 +46,8 @@ struct kit_plan kit_plan(enum adamd_trigger trigger);
 
 /** The model is initialized. */
 void kit_create(struct kit *kit, const struct kit_plan *plan);
+/** The same, where it may fail: then there is a queue, but no model. */
+enum adamd_status kit_try_create(struct kit *kit, const struct kit_plan *plan);
 void kit_destroy(struct kit *kit);
 
 /** Runs everything in flight, and what follows from it, and calls back. */
