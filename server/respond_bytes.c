@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+// A system call takes 1,024 pieces. The library sends no more at once either, but then waits for
+// the socket to become writable, which it has been all along: longer vectors go through a buffer.
+enum { PIECES_MAX = 1024, GATHER_BLOCK_BYTES = 128 << 10 };
+
 static const char *own_header(const struct exchange *exchange, const char *name) {
     for (size_t i = 0; i < exchange->header_count; i++) {
         if (strcmp(exchange->headers[i].name, name) == 0) {
@@ -20,6 +24,45 @@ _Static_assert(sizeof(struct iovec) == sizeof(struct MHD_IoVec) &&
                    offsetof(struct iovec, iov_len) == offsetof(struct MHD_IoVec, iov_len),
                "both are the system's iovec");
 
+struct gather {
+    size_t count, at;
+    struct iovec vector[]; // the first piece that is not done is cut down to what is left of it
+};
+
+static ssize_t on_gather(void *arg, uint64_t position, char *to, size_t room) {
+    struct gather *gather = arg;
+    size_t done = 0;
+
+    (void)position; // ascends without gaps
+    while (done < room && gather->at < gather->count) {
+        struct iovec *piece = &gather->vector[gather->at];
+        const size_t size = piece->iov_len < room - done ? piece->iov_len : room - done;
+        memcpy(to + done, piece->iov_base, size);
+        piece->iov_base = (char *)piece->iov_base + size;
+        piece->iov_len -= size;
+        gather->at += piece->iov_len == 0 ? 1 : 0;
+        done += size;
+    }
+    return done > 0 ? (ssize_t)done : (ssize_t)MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+static struct MHD_Response *make_gathered(const struct iovec *vector, size_t count, uint64_t size) {
+    struct gather *gather = malloc(sizeof *gather + count * sizeof gather->vector[0]);
+
+    if (gather == NULL) {
+        return NULL;
+    }
+    gather->count = count;
+    gather->at = 0;
+    memcpy(gather->vector, vector, count * sizeof gather->vector[0]);
+    struct MHD_Response *response =
+        MHD_create_response_from_callback(size, GATHER_BLOCK_BYTES, on_gather, gather, free);
+    if (response == NULL) {
+        free(gather);
+    }
+    return response;
+}
+
 static void answer_vector(struct exchange *exchange, unsigned http_status,
                           const struct iovec *vector, size_t count) {
     const uint64_t size = vector_size(vector, count);
@@ -28,6 +71,8 @@ static void answer_vector(struct exchange *exchange, unsigned http_status,
     if (size == 0) {
         static char nothing[1];
         response = MHD_create_response_from_buffer(0, nothing, MHD_RESPMEM_PERSISTENT);
+    } else if (count > PIECES_MAX) {
+        response = make_gathered(vector, count, size);
     } else {
         response = MHD_create_response_from_iovec((const struct MHD_IoVec *)(const void *)vector,
                                                   (unsigned)count, NULL, NULL);
