@@ -12,7 +12,7 @@
 #include <sys/random.h>
 
 enum {
-    CONNECTION_POOL_BYTES = 64 << 10, // half of it are headers
+    CONNECTION_POOL_BYTES = 256 << 10, // half of it is what one read of a body takes
     COLLECT_FIRST_BYTES = 4096,
     DROPPED_BYTES_MAX = 1 << 20, // of a refused body; more is not waited for
     PEER_CHECK_MS = 500,

@@ -8,7 +8,7 @@ seconds=${1:-${FUZZ_SECONDS:-20}}
 shift || true
 targets=("$@")
 if ((${#targets[@]} == 0)); then
-    targets=(envelope json message safetensors state_map)
+    targets=(envelope guard json message safetensors state_map)
 fi
 
 cmake --preset fuzz >/dev/null
