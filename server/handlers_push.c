@@ -46,6 +46,9 @@ static void refuse(struct push_call *call, struct adamd_fault *fault) {
         adamd_push_abandon(call->push);
         call->push = NULL;
     }
+    if (fault->status == ADAMD_CANCELLED) {
+        fault->status = ADAMD_OPERATION_RUNNING; // its repeat on another connection goes on
+    }
     call->answered = true;
     exchange_answer_fault(call->exchange, fault);
 }
@@ -130,9 +133,6 @@ static void on_decided(void *arg, enum adamd_status status, const struct adamd_o
             why = *fault;
         } else {
             (void)adamd_fail_plain(&why, status);
-        }
-        if (status == ADAMD_CANCELLED) {
-            why.status = ADAMD_OPERATION_RUNNING; // a repeat on another connection goes on
         }
         refuse(call, &why);
         return;
