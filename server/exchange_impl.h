@@ -89,6 +89,9 @@ struct exchange {
 /** Takes the event; what the table does not know stops the process. */
 void exchange_on(struct exchange *exchange, enum exchange_event event);
 
+/** Guard, route, query, deadline and framing of the body. False: the refusal is the answer. */
+bool admission_pass(struct exchange *exchange, const char *version);
+
 /** gone(), if begin() was called and gone() was not. */
 void exchange_release(struct exchange *exchange);
 

@@ -9,7 +9,7 @@
 
 enum { TICK_MAX_MS = 1000 };
 
-struct served_model *server_find(struct server *server, const char *id) {
+struct served_model *server_find(const struct server *server, const char *id) {
     for (struct served_model *at = server->models; at != NULL; at = at->next) {
         if (strcmp(at->id, id) == 0) {
             return at;

@@ -51,7 +51,7 @@ ADAMD_MUST_USE enum adamd_status server_init(struct server *server, const struct
                                              struct adamd_fault *fault);
 void server_finish(struct server *server);
 
-struct served_model *server_find(struct server *server, const char *id);
+struct served_model *server_find(const struct server *server, const char *id);
 
 /** Loop time in milliseconds. */
 uint64_t server_now_ms(const struct server *server);
