@@ -15,6 +15,7 @@
 #include <string.h>
 
 enum { ROUNDS_MAX = 101, THREADS_MAX = 64, SMALL_COUNT = 1000, SMALL_RUNS = 10000 };
+enum { LARGE_COUNT = SMALL_COUNT * SMALL_RUNS };
 
 static const double rate_bar = 0.95;
 static const double small_bar = 1.15;
@@ -218,10 +219,9 @@ static void compare_with_loop(unsigned threads, uint64_t count, size_t rounds) {
 }
 
 static void compare_small_tensors(unsigned threads, size_t rounds) {
-    const uint64_t padded = (SMALL_COUNT + 15) / 16 * 16;
+    const uint64_t padded = (SMALL_COUNT + UINT64_C(15)) / 16 * 16;
     static struct adamd_run small[SMALL_RUNS];
-    const struct adamd_run large = {.count = (uint64_t)SMALL_COUNT * SMALL_RUNS,
-                                    .sources_count = 1};
+    const struct adamd_run large = {.count = LARGE_COUNT, .sources_count = 1};
     struct bench bench;
     double many[ROUNDS_MAX];
     double one[ROUNDS_MAX];
@@ -241,7 +241,7 @@ static void compare_small_tensors(unsigned threads, size_t rounds) {
     printf("%s %u threads: %d tensors of %d %.2f ms, one of %d M %.2f ms, ratio %.3f (bar %.2f: "
            "%s)\n",
            adamd_backend_name(bench.backend), bench.threads, SMALL_RUNS, SMALL_COUNT, many_ms,
-           SMALL_COUNT * SMALL_RUNS / 1000000, one_ms, many_ms / one_ms, small_bar,
+           LARGE_COUNT / 1000000, one_ms, many_ms / one_ms, small_bar,
            verdict(many_ms / one_ms <= small_bar));
     adamd_backend_destroy(bench.backend);
 }

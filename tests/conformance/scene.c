@@ -288,7 +288,19 @@ struct arrays scene_run(const struct scene *scene, struct bench *bench) {
 }
 
 static bool same(float a, float b) {
-    return (isnan(a) && isnan(b)) || memcmp(&a, &b, sizeof a) == 0;
+    uint32_t bits[2];
+
+    memcpy(&bits[0], &a, sizeof a);
+    memcpy(&bits[1], &b, sizeof b);
+    return (isnan(a) && isnan(b)) || bits[0] == bits[1];
+}
+
+static bool same_sum(double a, double b) {
+    uint64_t bits[2];
+
+    memcpy(&bits[0], &a, sizeof a);
+    memcpy(&bits[1], &b, sizeof b);
+    return (isnan(a) && isnan(b)) || bits[0] == bits[1];
 }
 
 // Asserts where it differs only: an assertion of Check is a write to a pipe.
@@ -305,14 +317,13 @@ void scene_check(struct scene *scene, struct bench *bench) {
     struct arrays expected = expect(scene);
     struct arrays got = scene_run(scene, bench);
     const uint64_t count = scene->element_count;
-    const bool both_nan = isnan(got.square_sum) && isnan(expected.square_sum);
 
     compare("param", got.param, expected.param, count);
     compare("exp_avg", got.exp_avg, expected.exp_avg, count);
     compare("exp_avg_sq", got.exp_avg_sq, expected.exp_avg_sq, count);
     compare("max_exp_avg_sq", got.max_exp_avg_sq, expected.max_exp_avg_sq, count);
     compare("publish", got.publish, expected.publish, count);
-    ck_assert_msg(both_nan || memcmp(&got.square_sum, &expected.square_sum, sizeof(double)) == 0,
+    ck_assert_msg(same_sum(got.square_sum, expected.square_sum),
                   "the sum of squares is %a, expected %a", got.square_sum, expected.square_sum);
     arrays_finish(&got);
     arrays_finish(&expected);

@@ -40,20 +40,23 @@ static void on_notify(void *arg) {
     atomic_fetch_add(&bench->notified, 1);
 }
 
+static struct adamd_backend *create_cpu(struct bench *bench, int i) {
+    const char *variant = adamd_cpu_variants()[i / THREADS_MAX];
+    const unsigned threads = (unsigned)(i % THREADS_MAX) + 1;
+    struct adamd_backend *backend = adamd_cpu_backend_create(variant, threads, on_notify, bench);
+
+    ck_assert_ptr_nonnull(backend);
+    ck_assert_uint_eq(adamd_backend_threads(backend), threads);
+    ck_assert_str_eq(adamd_backend_name(backend) + strlen("cpu-"), variant);
+    return backend;
+}
+
 void bench_open(struct bench *bench, int i) {
     memset(bench, 0, sizeof *bench);
     atomic_init(&bench->notified, 0);
     bench->deferred = i == 0;
-    if (bench->deferred) {
-        bench->backend = backend_deferred_create(on_notify, bench);
-    } else {
-        const char *variant = adamd_cpu_variants()[(i - 1) / THREADS_MAX];
-        const unsigned threads = (unsigned)((i - 1) % THREADS_MAX) + 1;
-        bench->backend = adamd_cpu_backend_create(variant, threads, on_notify, bench);
-        ck_assert_ptr_nonnull(bench->backend);
-        ck_assert_uint_eq(adamd_backend_threads(bench->backend), threads);
-        ck_assert_str_eq(adamd_backend_name(bench->backend) + 4, variant);
-    }
+    bench->backend =
+        bench->deferred ? backend_deferred_create(on_notify, bench) : create_cpu(bench, i - 1);
     ck_assert_ptr_nonnull(bench->backend);
 }
 

@@ -93,7 +93,7 @@ START_TEST(one_two_and_five_sources_are_averaged_in_their_order)
     scene_init(&scene);
     add_rule(&scene, options_of_kind(5), 3);
     for (uint32_t r = 0; r < 20; r++) {
-        scene_add_run(&scene, r % 2 * 32, 1 + 571 * (uint64_t)r, 0, sources[r % 5]);
+        scene_add_run(&scene, (uint64_t)(r % 2) * 32, 1 + 571 * (uint64_t)r, 0, sources[r % 5]);
     }
     scene.publishes = true;
     scene_fill(&scene, ORDINARY, 7);
@@ -117,11 +117,11 @@ START_TEST(odd_layouts_of_runs_and_gaps_give_the_formulas_bits)
         const uint32_t runs = 1 + round * 10;
         for (uint32_t r = 0; r < runs; r++) {
             state = state * 1664525U + 1013904223U;
-            const uint64_t gap = (state >> 8) % 4 == 0 ? (state >> 10) % 700 * 16 : 0;
+            const uint64_t gap = (state >> 8) % 4 == 0 ? (uint64_t)((state >> 10) % 700) * 16 : 0;
             const uint64_t count = (state >> 4) % 7 == 0 ? (state >> 12) % 9000 : state >> 25;
             scene_add_run(&scene, gap, count, (state >> 16) % 24, 1 + (state >> 20) % 5);
         }
-        scene_add_tail(&scene, round % 3 * 8192);
+        scene_add_tail(&scene, (uint64_t)(round % 3) * 8192);
         scene.publishes = round % 2 == 0;
         scene_fill(&scene, ORDINARY, round);
         scene_check(&scene, &bench);

@@ -19,11 +19,11 @@ START_TEST(published_vectors_come_out)
     ck_assert_uint_eq(ways[_i](0, bytes, sizeof bytes), 0x8A9136AA);
     memset(bytes, 0xFF, sizeof bytes);
     ck_assert_uint_eq(ways[_i](0, bytes, sizeof bytes), 0x62A8AB43);
-    for (unsigned char i = 0; i < sizeof bytes; i++) {
-        bytes[i] = i;
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (unsigned char)i;
     }
     ck_assert_uint_eq(ways[_i](0, bytes, sizeof bytes), 0x46DD794E);
-    for (unsigned char i = 0; i < sizeof bytes; i++) {
+    for (size_t i = 0; i < sizeof bytes; i++) {
         bytes[i] = (unsigned char)(31 - i);
     }
     ck_assert_uint_eq(ways[_i](0, bytes, sizeof bytes), 0x113FDB5C);
