@@ -86,7 +86,10 @@ char adamd_json_peek(struct adamd_json *json) {
            (*json->at == ' ' || *json->at == '\n' || *json->at == '\t' || *json->at == '\r')) {
         json->at++;
     }
-    return json->at < json->end ? *json->at : 0;
+    if (json->at == json->end) {
+        return 0;
+    }
+    return *json->at;
 }
 
 bool adamd_json_take(struct adamd_json *json, char wanted) {
@@ -173,10 +176,17 @@ static uint32_t read_escaped(const char *at, const char *end, size_t *ret_size) 
     return 0x10000U + (((uint32_t)high - 0xd800U) << 10) + ((uint32_t)low - 0xdc00U);
 }
 
+static char next_character(const struct adamd_json *json) {
+    if (json->at == json->end) {
+        return 0;
+    }
+    return *json->at;
+}
+
 // Passes over the escape behind a backslash.
 static bool pass_escape(struct adamd_json *json) {
     size_t size = 0;
-    const char c = json->at < json->end ? *json->at : 0;
+    const char c = next_character(json);
 
     if (c == 0 || strchr("\"\\/bfnrtu", c) == NULL) {
         return complain(json, "an unknown escape in a string");
@@ -192,30 +202,34 @@ static bool pass_escape(struct adamd_json *json) {
     return true;
 }
 
+// One character of a string, which is not its end.
+static bool pass_character(struct adamd_json *json, bool *escaped) {
+    const char c = *json->at;
+
+    if ((unsigned char)c < 0x20) {
+        return complain(json, "a control character in a string");
+    }
+    json->at++;
+    if (c != '\\') {
+        return true;
+    }
+    *escaped = true;
+    return pass_escape(json);
+}
+
 // A string, which is a name or a value: only the caller knows.
 static bool read_string(struct adamd_json *json, struct adamd_json_slice *ret_slice) {
     if (!adamd_json_take(json, '"')) {
         return complain(json, "a string is expected");
     }
     struct adamd_json_slice slice = {.text = json->at};
-    for (;;) {
-        if (json->at == json->end) {
-            return complain(json, "a string without its end");
+    while (json->at < json->end && *json->at != '"') {
+        if (!pass_character(json, &slice.escaped)) {
+            return false;
         }
-        const char c = *json->at;
-        if (c == '"') {
-            break;
-        }
-        if ((unsigned char)c < 0x20) {
-            return complain(json, "a control character in a string");
-        }
-        json->at++;
-        if (c == '\\') {
-            slice.escaped = true;
-            if (!pass_escape(json)) {
-                return false;
-            }
-        }
+    }
+    if (json->at == json->end) {
+        return complain(json, "a string without its end");
     }
     slice.size = (size_t)(json->at - slice.text);
     json->at++;
@@ -371,15 +385,14 @@ bool adamd_json_skip(struct adamd_json *json) {
 
     while (more) {
         const char first = adamd_json_peek(json);
+        bool opened = false;
         if (first == '{' || first == '[') {
             json->at++;
-            if (open_container(json, &nesting, first == '{')) {
-                continue;
-            }
+            opened = open_container(json, &nesting, first == '{');
         } else if (!skip_scalar(json, first)) {
             return false;
         }
-        more = close_containers(json, &nesting);
+        more = opened || close_containers(json, &nesting);
     }
     return json->complaint == NULL;
 }
@@ -419,7 +432,10 @@ static char decode_letter(char letter) {
     static const char meanings[] = "\b\f\n\r\t";
     const char *found = strchr(letters, letter);
 
-    return found != NULL ? meanings[found - letters] : letter;
+    if (found == NULL) {
+        return letter;
+    }
+    return meanings[found - letters];
 }
 
 size_t adamd_json_decode(struct adamd_json_slice slice, char *to) {

@@ -194,6 +194,22 @@ static struct adamd_safetensors_entry *add_entry(struct parser *parser) {
     return entry;
 }
 
+static bool read_members(struct parser *parser, struct adamd_safetensors_entry *entry,
+                         unsigned *seen) {
+    if (!expect(parser, '{')) {
+        return false;
+    }
+    if (adamd_json_take(&parser->json, '}')) {
+        return true;
+    }
+    do {
+        if (!read_member(parser, entry, seen)) {
+            return false;
+        }
+    } while (adamd_json_take(&parser->json, ','));
+    return expect(parser, '}');
+}
+
 static bool read_entry(struct parser *parser, const char *name) {
     unsigned seen = 0;
 
@@ -208,18 +224,8 @@ static bool read_entry(struct parser *parser, const char *name) {
         return false;
     }
     entry->name = name;
-    if (!expect(parser, '{')) {
+    if (!read_members(parser, entry, &seen)) {
         return false;
-    }
-    if (!adamd_json_take(&parser->json, '}')) {
-        do {
-            if (!read_member(parser, entry, &seen)) {
-                return false;
-            }
-        } while (adamd_json_take(&parser->json, ','));
-        if (!expect(parser, '}')) {
-            return false;
-        }
     }
     return seen == MEMBERS_ALL ||
            refuse_form(parser, name, "dtype, shape and data_offsets are all required");
@@ -265,28 +271,32 @@ static bool read_metadata(struct parser *parser) {
     return expect(parser, '}');
 }
 
-static bool read_header(struct parser *parser) {
+static bool read_named(struct parser *parser) {
     const char *name = NULL;
 
+    if (!read_string(parser, &name) || !expect(parser, ':')) {
+        return false;
+    }
+    return strcmp(name, "__metadata__") == 0 ? read_metadata(parser) : read_entry(parser, name);
+}
+
+static bool read_all(struct parser *parser) {
     if (!expect(parser, '{')) {
         return false;
     }
-    if (!adamd_json_take(&parser->json, '}')) {
-        do {
-            if (!read_string(parser, &name) || !expect(parser, ':')) {
-                return false;
-            }
-            const bool good = strcmp(name, "__metadata__") == 0 ? read_metadata(parser)
-                                                                : read_entry(parser, name);
-            if (!good) {
-                return false;
-            }
-        } while (adamd_json_take(&parser->json, ','));
-        if (!expect(parser, '}')) {
+    if (adamd_json_take(&parser->json, '}')) {
+        return true;
+    }
+    do {
+        if (!read_named(parser)) {
             return false;
         }
-    }
-    return check_json(parser, adamd_json_finish(&parser->json));
+    } while (adamd_json_take(&parser->json, ','));
+    return expect(parser, '}');
+}
+
+static bool read_header(struct parser *parser) {
+    return read_all(parser) && check_json(parser, adamd_json_finish(&parser->json));
 }
 
 static int compare_names(const void *a, const void *b) {

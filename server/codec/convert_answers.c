@@ -82,7 +82,7 @@ static bool fill_tensors(struct codec_arena *arena, const struct codec_model_vie
                          Adamd__V1__Model *message) {
     const uint32_t count = adamd_model_layout(view->model)->tensor_count;
 
-    message->tensors = codec_arena_array(arena, count, sizeof *message->tensors);
+    message->tensors = codec_arena_array(arena, count, sizeof(Adamd__V1__Tensor *));
     if (message->tensors == NULL) {
         return false;
     }
@@ -123,7 +123,7 @@ static Adamd__V1__ParamGroup *make_group(struct codec_arena *arena,
 
 static bool fill_groups(struct codec_arena *arena, const struct codec_model_view *view,
                         uint32_t count, Adamd__V1__Model *message) {
-    message->param_groups = codec_arena_array(arena, count, sizeof *message->param_groups);
+    message->param_groups = codec_arena_array(arena, count, sizeof(Adamd__V1__ParamGroup *));
     if (message->param_groups == NULL) {
         return false;
     }
@@ -139,7 +139,7 @@ static bool fill_groups(struct codec_arena *arena, const struct codec_model_view
 
 static bool fill_labels(struct codec_arena *arena, const struct codec_model_view *view,
                         Adamd__V1__Model *message) {
-    message->labels = codec_arena_array(arena, view->label_count, sizeof *message->labels);
+    message->labels = codec_arena_array(arena, view->label_count, sizeof(Adamd__V1__Label *));
     if (message->labels == NULL) {
         return false;
     }
@@ -292,7 +292,7 @@ codec_registration_message(struct codec_arena *arena, const char *model_id,
 static bool fill_contributions(struct codec_arena *arena, const struct adamd_step_record *record,
                                Adamd__V1__StepRecord *message) {
     message->contributions =
-        codec_arena_array(arena, record->contribution_count, sizeof *message->contributions);
+        codec_arena_array(arena, record->contribution_count, sizeof(Adamd__V1__Contribution *));
     if (message->contributions == NULL) {
         return false;
     }
@@ -316,7 +316,7 @@ static bool fill_contributions(struct codec_arena *arena, const struct adamd_ste
 
 static bool fill_metrics(struct codec_arena *arena, const struct adamd_step_record *record,
                          Adamd__V1__StepRecord *message) {
-    message->metrics = codec_arena_array(arena, record->metric_count, sizeof *message->metrics);
+    message->metrics = codec_arena_array(arena, record->metric_count, sizeof(Adamd__V1__Metric *));
     if (message->metrics == NULL) {
         return false;
     }

@@ -183,7 +183,7 @@ enum adamd_status codec_push_metric_add(Adamd__V1__PushHeader *header, const cha
         return status;
     }
     if (header->n_metrics == 0) {
-        header->metrics = codec_arena_array(arena, ADAMD_METRICS_MAX, sizeof *header->metrics);
+        header->metrics = codec_arena_array(arena, ADAMD_METRICS_MAX, sizeof(Adamd__V1__Metric *));
     }
     Adamd__V1__Metric *metric = CODEC_NEW(arena, Adamd__V1__Metric, adamd__v1__metric);
     char *copy = codec_arena_copy(arena, key, strlen(key));

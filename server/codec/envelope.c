@@ -18,7 +18,11 @@ static size_t take_bytes(unsigned char *to, size_t wanted, size_t *filled, const
 
 static void begin_envelope(struct deframer *deframer) {
     free(deframer->message);
-    *deframer = (struct deframer){.message_max = deframer->message_max};
+    deframer->message = NULL;
+    deframer->message_size = 0;
+    deframer->message_filled = 0;
+    deframer->head_filled = 0;
+    deframer->handed_over = false;
 }
 
 static enum adamd_status read_head(struct deframer *deframer, struct adamd_fault *fault) {
@@ -42,34 +46,37 @@ static enum adamd_status read_head(struct deframer *deframer, struct adamd_fault
     return ADAMD_OK;
 }
 
+static enum adamd_status take_head(struct deframer *deframer, const void *data, size_t size,
+                                   size_t *ret_used, struct adamd_fault *fault) {
+    *ret_used = take_bytes(deframer->head, ENVELOPE_HEAD_SIZE, &deframer->head_filled, data, size);
+    return deframer->head_filled == ENVELOPE_HEAD_SIZE ? read_head(deframer, fault) : ADAMD_OK;
+}
+
 enum adamd_status deframer_take(struct deframer *deframer, const void *data, size_t size,
                                 size_t *ret_used, const unsigned char **ret_message,
                                 size_t *ret_size, struct adamd_fault *fault) {
-    const unsigned char *at = data;
     size_t used = 0;
 
     if (deframer->handed_over) {
         begin_envelope(deframer);
     }
     if (deframer->message == NULL) {
-        used = take_bytes(deframer->head, ENVELOPE_HEAD_SIZE, &deframer->head_filled, at, size);
-        if (deframer->head_filled == ENVELOPE_HEAD_SIZE) {
-            const enum adamd_status status = read_head(deframer, fault);
-            if (status != ADAMD_OK) {
-                return status;
-            }
+        const enum adamd_status status = take_head(deframer, data, size, &used, fault);
+        if (status != ADAMD_OK) {
+            return status;
         }
     }
     *ret_message = NULL;
     *ret_size = 0;
     if (deframer->message != NULL) {
+        const unsigned char *rest = used < size ? (const unsigned char *)data + used : data;
         used += take_bytes(deframer->message, deframer->message_size, &deframer->message_filled,
-                           used < size ? at + used : at, size - used);
-        if (deframer->message_filled == deframer->message_size) {
-            deframer->handed_over = true;
-            *ret_message = deframer->message;
-            *ret_size = deframer->message_size;
-        }
+                           rest, size - used);
+        deframer->handed_over = deframer->message_filled == deframer->message_size;
+    }
+    if (deframer->handed_over) {
+        *ret_message = deframer->message;
+        *ret_size = deframer->message_size;
     }
     *ret_used = used;
     return ADAMD_OK;

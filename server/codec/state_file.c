@@ -69,8 +69,17 @@ static bool add_entry(struct writer *writer, struct codec_target target) {
     return true;
 }
 
+static bool add_entries(struct writer *writer, uint32_t tensor) {
+    for (uint32_t array = 0; array <= CODEC_TARGET_STEP; array++) {
+        const bool present = array == CODEC_TARGET_STEP || writer->capture->arrays[array] != NULL;
+        if (present && !add_entry(writer, (struct codec_target){array, tensor})) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool make_entries(struct writer *writer) {
-    const struct adamd_capture *capture = writer->capture;
     const size_t most = (size_t)writer->layout->tensor_count * (CODEC_TARGET_STEP + 1);
 
     writer->entries = codec_arena_array(&writer->arena, most, sizeof *writer->entries);
@@ -78,11 +87,8 @@ static bool make_entries(struct writer *writer) {
         return false;
     }
     for (uint32_t tensor = 0; tensor < writer->layout->tensor_count; tensor++) {
-        for (uint32_t array = 0; array <= CODEC_TARGET_STEP; array++) {
-            const bool present = array == CODEC_TARGET_STEP || capture->arrays[array] != NULL;
-            if (present && !add_entry(writer, (struct codec_target){array, tensor})) {
-                return false;
-            }
+        if (!add_entries(writer, tensor)) {
+            return false;
         }
     }
     return true;
@@ -147,7 +153,6 @@ enum adamd_status codec_state_file(const struct adamd_layout *layout,
     char *text = NULL;
     unsigned char *head = NULL;
     size_t head_size = 0;
-    struct codec_file file = {0};
     enum adamd_status status =
         codec_groups_print(layout, groups, capture->options, group_count, &text);
 
@@ -158,15 +163,12 @@ enum adamd_status codec_state_file(const struct adamd_layout *layout,
     }
     free(text);
     if (status == ADAMD_OK) {
-        status = codec_file_begin(&file, head, head_size, writer.count);
+        status = codec_file_begin(ret_file, head, head_size, writer.count);
     }
     if (status == ADAMD_OK) {
-        status = fill_file(&writer, &file);
+        status = fill_file(&writer, ret_file);
     }
     codec_arena_finish(&writer.arena);
-    if (status == ADAMD_OK) {
-        *ret_file = file;
-    }
     return status;
 }
 

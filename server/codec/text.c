@@ -156,11 +156,11 @@ void codec_text_base64(struct codec_text *text, const void *bytes, size_t size, 
     for (size_t i = 0; i < size; i += 3) {
         const size_t left = size - i < 3 ? size - i : 3;
         uint32_t bits = (uint32_t)from[i] << 16;
-        char letters[4];
+        char letters[] = "====";
         bits |= left > 1 ? (uint32_t)from[i + 1] << 8 : 0;
         bits |= left > 2 ? from[i + 2] : 0;
-        for (unsigned k = 0; k < 4; k++) {
-            letters[k] = k <= left ? base64_letters[bits >> (18 - 6 * k) & 63] : '=';
+        for (unsigned k = 0; k <= left; k++) {
+            letters[k] = base64_letters[bits >> (18 - 6 * k) & 63];
         }
         codec_text_add(text, letters, padded ? 4 : left + 1);
     }
