@@ -228,8 +228,8 @@ static enum adamd_status alloc_host(struct adamd_model *model,
     }
     model->steps = calloc(tensors, sizeof model->steps[0]);
     model->has_gradient = calloc(1, bits_bytes(tensors));
-    model->records = calloc(ADAMD_STEPS_KEPT, sizeof model->records[0]);
-    model->published = calloc(spec->published_max, sizeof model->published[0]);
+    model->records = calloc(ADAMD_STEPS_KEPT, sizeof(void *));
+    model->published = calloc(spec->published_max, sizeof(void *));
     if (model->steps == NULL || model->has_gradient == NULL || model->records == NULL ||
         model->published == NULL) {
         return ADAMD_NO_MEMORY;

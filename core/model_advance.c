@@ -197,6 +197,7 @@ void wait_add(struct adamd_wait **list, struct adamd_wait *wait) {
 }
 
 void wait_remove(struct adamd_wait *wait) {
+    ADAMD_ASSERT(wait->link != NULL);
     *wait->link = wait->next;
     if (wait->next != NULL) {
         wait->next->link = wait->link;

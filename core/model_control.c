@@ -95,6 +95,8 @@ static enum adamd_status check_witness(const struct adamd_model *model, uint64_t
     return ADAMD_STATE_BEHIND;
 }
 
+// The signature is the contract's.
+// NOLINTNEXTLINE(readability-function-size)
 enum adamd_status adamd_model_register(struct adamd_model *model, const char *id, const char *nonce,
                                        uint32_t rank, uint64_t generation,
                                        uint64_t acknowledged_version, uint64_t now_ms,

@@ -18,6 +18,7 @@ void gradient_append(struct gradient_list *list, struct gradient *gradient) {
 void gradient_remove(struct gradient *gradient) {
     struct gradient_list *list = gradient->list;
 
+    ADAMD_ASSERT(list != NULL);
     if (gradient->previous != NULL) {
         gradient->previous->next = gradient->next;
     } else {
@@ -76,9 +77,7 @@ static void end_watchers(struct adamd_model *model, struct gradient *gradient,
 }
 
 static void destroy_gradient(struct adamd_model *model, struct gradient *gradient) {
-    if (gradient->list != NULL) {
-        gradient_remove(gradient);
-    }
+    gradient_remove(gradient);
     slot_drop(model, gradient->slot);
     free(gradient->tensors);
     free(gradient->has);
@@ -228,9 +227,11 @@ void gradients_end(struct adamd_model *model, const struct adamd_worker *worker,
 void gradients_abort(struct adamd_model *model, struct gradient_list *list,
                      enum adamd_status status) {
     struct adamd_fault fault = {0};
+    struct gradient *next;
 
     adamd_fail_plain(&fault, status);
-    while (list->first != NULL) {
-        gradient_refuse(model, list->first, &fault);
+    for (struct gradient *gradient = list->first; gradient != NULL; gradient = next) {
+        next = gradient->next; // what is refused with it is in other lists
+        gradient_refuse(model, gradient, &fault);
     }
 }

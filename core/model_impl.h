@@ -101,7 +101,7 @@ struct job {
 // ---------------------------------------------------------------------------------------- versions
 
 struct published {
-    struct adamd_published view; // first: what a reader holds
+    struct adamd_published view; // what a reader holds
     struct adamd_buffer *buffer;
     uint32_t refs;
     bool busy; // an operation in flight writes it

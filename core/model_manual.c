@@ -271,27 +271,38 @@ static struct gradient *next_gradient(const struct adamd_model *model) {
     return gradient;
 }
 
+// False if the oldest command has to wait.
+static bool run_command(struct adamd_model *model) {
+    struct command *command = model->commands;
+
+    if (command->kind == COMMAND_STEP) {
+        if (model->step.active) {
+            return false;
+        }
+        run_step(model, command);
+        return true;
+    }
+    if (zero_grad(model, command->set_to_none) != ADAMD_OK) {
+        model->blocked = true; // out of memory: it was promised, so it is tried again
+        return false;
+    }
+    pop_command(model);
+    return true;
+}
+
 void manual_advance(struct adamd_model *model) {
-    for (;;) {
+    bool more = true;
+
+    while (more) {
         struct gradient *gradient = next_gradient(model);
-        struct command *command = model->commands;
+        const struct command *command = model->commands;
 
         if (command != NULL && (gradient == NULL || command->ticket < gradient->ticket)) {
-            if (command->kind == COMMAND_STEP && model->step.active) {
-                return;
-            }
-            if (command->kind == COMMAND_STEP) {
-                run_step(model, command);
-            } else if (zero_grad(model, command->set_to_none) == ADAMD_OK) {
-                pop_command(model);
-            } else {
-                model->blocked = true; // out of memory: it was promised, so it is tried again
-                return;
-            }
+            more = run_command(model);
         } else if (gradient != NULL) {
             take_gradient(model, gradient);
         } else {
-            return;
+            more = false;
         }
     }
 }
@@ -444,24 +455,21 @@ static enum adamd_status enqueue_step(struct adamd_model *model, uint64_t expect
                                       const struct adamd_options *options, struct stepper *stepper,
                                       struct adamd_fault *fault) {
     struct adamd_options *copy = NULL;
-    struct command *command;
-    enum adamd_status status = copy_options(model, options, &copy, fault);
+    struct command *command = NULL;
+    enum adamd_status status = model->state == ADAMD_MODEL_PAUSED ? ADAMD_PAUSED : ADAMD_OK;
 
+    status = model->draining ? ADAMD_DRAINING : status;
+    if (status != ADAMD_OK) {
+        return adamd_fail_plain(fault, status);
+    }
+    status = copy_options(model, options, &copy, fault);
     if (status != ADAMD_OK) {
         return status;
     }
-    if (expected_version != UINT64_MAX && expected_version != version_ahead(model)) {
-        free(copy);
-        return repeat_step(model, expected_version, stepper)
-                   ? ADAMD_OK
-                   : fail_expected(model, expected_version, fault);
-    }
-    status = model->state == ADAMD_MODEL_PAUSED ? ADAMD_PAUSED : ADAMD_OK;
-    status = model->draining ? ADAMD_DRAINING : status;
-    command = status == ADAMD_OK ? add_command(model, COMMAND_STEP) : NULL;
+    command = add_command(model, COMMAND_STEP);
     if (command == NULL) {
         free(copy);
-        return adamd_fail_plain(fault, status == ADAMD_OK ? ADAMD_NO_MEMORY : status);
+        return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
     }
     command->options = copy;
     command->expected_version = expected_version;
@@ -485,11 +493,17 @@ enum adamd_status adamd_model_step(struct adamd_model *model, uint64_t expected_
     }
     stepper->on_stepped = on_stepped;
     stepper->arg = arg;
-    status = enqueue_step(model, expected_version, options, stepper, fault);
+    if (expected_version == UINT64_MAX || expected_version == version_ahead(model)) {
+        status = enqueue_step(model, expected_version, options, stepper, fault);
+    } else if (!repeat_step(model, expected_version, stepper)) {
+        status = fail_expected(model, expected_version, fault);
+    }
     if (status != ADAMD_OK) {
         free(stepper);
         return status;
     }
+    // The command, the step in flight or the list of endings has it.
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc)
     model_advance(model);
     return ADAMD_OK;
 }

@@ -175,10 +175,12 @@ void adamd_model_pull(struct adamd_model *model, uint64_t min_version, struct ad
 }
 
 void adamd_published_release(struct adamd_model *model, const struct adamd_published *published) {
-    // The view is the first member.
-    struct published *held = (struct published *)(uintptr_t)published;
+    struct published *held = NULL;
 
-    ADAMD_ASSERT(held->refs > 0);
+    for (uint32_t i = 0; i < model->published_count; i++) {
+        held = &model->published[i]->view == published ? model->published[i] : held;
+    }
+    ADAMD_ASSERT(held != NULL && held->refs > 0);
     held->refs--;
     if (model->destroyed) {
         model_free_if_done(model);

@@ -347,6 +347,8 @@ static enum adamd_status admit(struct admission *admission, struct adamd_fault *
     }
 }
 
+// The signature is the contract's.
+// NOLINTNEXTLINE(readability-function-size)
 enum adamd_status adamd_push_begin(struct adamd_model *model, const struct adamd_push_head *head,
                                    uint64_t now_ms, adamd_decided_fn *on_decided, void *arg,
                                    struct adamd_push **ret_push, bool *ret_wants_body,

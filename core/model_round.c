@@ -57,10 +57,12 @@ static void skip_list(struct adamd_model *model, struct gradient_list *list) {
 static void refuse_list(struct adamd_model *model, struct gradient_list *list,
                         enum adamd_status status, const char *message) {
     struct adamd_fault fault = {0};
+    struct gradient *next;
 
     adamd_fail(&fault, status, NULL, "%s", message);
-    while (list->first != NULL) {
-        gradient_refuse(model, list->first, &fault);
+    for (struct gradient *gradient = list->first; gradient != NULL; gradient = next) {
+        next = gradient->next;
+        gradient_refuse(model, gradient, &fault);
     }
 }
 

@@ -315,24 +315,40 @@ void adamd_restore_view(const struct adamd_restore *restore, struct adamd_captur
     *ret_view = view;
 }
 
-static enum adamd_status check_whole(const struct adamd_restore *restore,
+// All of it, or for anything but parameters nothing of it.
+static bool is_whole(const struct adamd_restore *restore, int array, uint32_t tensor) {
+    const uint64_t written = restore->written[array] != NULL ? restore->written[array][tensor] : 0;
+
+    return written == tensor_bytes(&restore->model->layout, tensor) ||
+           (written == 0 && array != ADAMD_PARAM);
+}
+
+static enum adamd_status check_array(const struct adamd_restore *restore, int array,
                                      struct adamd_fault *fault) {
     const struct adamd_layout *layout = &restore->model->layout;
+    uint32_t i = 0;
 
-    for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
-        for (uint32_t i = 0; i < layout->tensor_count; i++) {
-            const uint64_t written =
-                restore->written[array] != NULL ? restore->written[array][i] : 0;
-            if (written != tensor_bytes(layout, i) && (written != 0 || array == ADAMD_PARAM)) {
-                return adamd_fail(
-                    fault, ADAMD_LAYOUT_MISMATCH, array_names[array],
-                    "%s of tensor %.128s is %s: %llu of %llu bytes", array_names[array],
-                    layout->tensors[i].key, written == 0 ? "missing" : "incomplete",
-                    (unsigned long long)written, (unsigned long long)tensor_bytes(layout, i));
-            }
-        }
+    while (i < layout->tensor_count && is_whole(restore, array, i)) {
+        i++;
     }
-    return ADAMD_OK;
+    if (i == layout->tensor_count) {
+        return ADAMD_OK;
+    }
+    const uint64_t written = restore->written[array] != NULL ? restore->written[array][i] : 0;
+    return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, array_names[array],
+                      "%s of tensor %.128s is %s: %llu of %llu bytes", array_names[array],
+                      layout->tensors[i].key, written == 0 ? "missing" : "incomplete",
+                      (unsigned long long)written, (unsigned long long)tensor_bytes(layout, i));
+}
+
+static enum adamd_status check_whole(const struct adamd_restore *restore,
+                                     struct adamd_fault *fault) {
+    enum adamd_status status = ADAMD_OK;
+
+    for (int array = 0; array < ADAMD_ARRAY_COUNT && status == ADAMD_OK; array++) {
+        status = check_array(restore, array, fault);
+    }
+    return status;
 }
 
 static enum adamd_status check_commit(struct adamd_restore *restore, uint64_t version,

@@ -90,12 +90,12 @@ static void sort_in(struct adamd_workers *workers, struct adamd_worker *worker, 
         place++;
     }
     memmove((void *)&workers->list[place], (void *)&workers->list[place + 1],
-            (workers->count - place - 1) * sizeof workers->list[0]);
+            (workers->count - place - 1) * sizeof(void *));
     while (other < workers->count - 1 && workers->list[other]->rank < rank) {
         other++;
     }
     memmove((void *)&workers->list[other + 1], (void *)&workers->list[other],
-            (workers->count - 1 - other) * sizeof workers->list[0]);
+            (workers->count - 1 - other) * sizeof(void *));
     workers->list[other] = worker;
     worker->rank = rank;
 }
@@ -125,7 +125,7 @@ static struct adamd_worker *append_worker(struct adamd_workers *workers) {
     struct adamd_worker *worker = calloc(1, sizeof *worker);
     struct adamd_worker **list;
 
-    list = realloc((void *)workers->list, (workers->count + 1) * sizeof workers->list[0]);
+    list = realloc((void *)workers->list, (workers->count + 1) * sizeof(void *));
     if (list != NULL) {
         workers->list = list;
     }
@@ -145,13 +145,15 @@ static enum adamd_status add_worker(struct adamd_workers *workers, const char *i
     if (workers->count < ADAMD_WORKERS_MAX) {
         worker = append_worker(workers);
         if (worker == NULL) {
-            return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+            adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+            return ADAMD_NO_MEMORY;
         }
     } else {
         worker = recycle_worker(workers, now_ms);
         if (worker == NULL) {
-            return adamd_fail(fault, ADAMD_TOO_LARGE, "worker_id",
-                              "a model takes at most %d live workers", ADAMD_WORKERS_MAX);
+            adamd_fail(fault, ADAMD_TOO_LARGE, "worker_id", "a model takes at most %d live workers",
+                       ADAMD_WORKERS_MAX);
+            return ADAMD_TOO_LARGE;
         }
     }
     worker->epoch_last = workers->epoch_floor;
@@ -221,6 +223,8 @@ static void take_rank(struct adamd_workers *workers, struct adamd_worker *worker
     }
 }
 
+// The signature is the contract's.
+// NOLINTNEXTLINE(readability-function-size)
 enum adamd_status adamd_workers_register(struct adamd_workers *workers, const char *id,
                                          const char *nonce, uint32_t rank, uint64_t now_ms,
                                          struct adamd_worker **ret_worker, bool *ret_fresh,
@@ -340,6 +344,8 @@ static enum adamd_verdict answer_again(const struct adamd_worker *worker, uint64
     return ADAMD_REPEAT;
 }
 
+// The signature is the contract's.
+// NOLINTNEXTLINE(readability-function-size)
 enum adamd_verdict adamd_workers_admit(struct adamd_workers *workers, const char *id,
                                        uint64_t epoch, uint64_t sequence, uint32_t crc32c,
                                        uint64_t now_ms, struct adamd_worker **ret_worker,
