@@ -26,8 +26,10 @@ static bool is_one_of(const char *reason, const char *const *list) {
 static bool is_retriable(int status, const char *reason) {
     // On RPC paths the limits of a message are 429 as well: the same bytes will not fit later.
     static const char *const never[] = {"TOO_LARGE", NULL};
-    static const char *const always[] = {"CONNECTION",   "TIMED_OUT",    "IN_DOUBT",
-                                         "STEP_ABORTED", "STILL_STAGED", NULL};
+    // OPERATION_RUNNING: an earlier attempt on a lost connection was read after this one.
+    static const char *const always[] = {
+        "CONNECTION",   "TIMED_OUT",         "IN_DOUBT", "STEP_ABORTED",
+        "STILL_STAGED", "OPERATION_RUNNING", NULL};
 
     if (is_one_of(reason, never)) {
         return false;

@@ -132,7 +132,8 @@ class Trainer(Actor):
             if reply.reason == "NONFINITE":
                 self.ledger.refused(reply)
                 return
-            again = ("BUSY", "WORKER_BUSY", "STILL_STAGED", "STEP_ABORTED", "OUT_OF_ORDER")
+            again = ("BUSY", "WORKER_BUSY", "STILL_STAGED", "STEP_ABORTED", "OUT_OF_ORDER",
+                     "OPERATION_RUNNING")
             assert reply.reason in again, reply
             self.done[reply.reason] += 1
             if self.soak.over.is_set():
