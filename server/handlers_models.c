@@ -25,29 +25,57 @@ static void answer_model(struct call_frame *frame, const struct served_model *se
 
 // ---------------------------------------------------------------------------------------- create
 
+// The tensors and groups of the request with what the layout and the defaults make of them.
+static bool complete_tensors(struct call_frame *frame, const struct adamd_model_spec *spec,
+                             const struct adamd_layout *layout, Adamd__V1__Model *model) {
+    for (size_t i = 0; i < model->n_tensors; i++) {
+        Adamd__V1__Tensor *tensor = model->tensors[i];
+        tensor->index = (uint32_t)i;
+        tensor->data_type = ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT32;
+        tensor->flat_offset = layout->tensors[i].wire_offset;
+        tensor->byte_size = layout->tensors[i].count * adamd_dtype_size(layout->tensors[i].dtype);
+    }
+    for (uint32_t i = 0; i < spec->group_count; i++) {
+        for (uint32_t j = 0; j < spec->groups[i].tensor_count; j++) {
+            model->tensors[spec->groups[i].tensors[j]]->group = i;
+        }
+    }
+    for (size_t i = 0; i < model->n_param_groups; i++) {
+        model->param_groups[i]->options =
+            codec_options_message(&frame->arena, &spec->groups[i].options);
+        if (model->param_groups[i]->options == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 // What the model would be, without making it.
 static void answer_validated(struct call_frame *frame, Adamd__V1__CreateModelRequest *request,
                              const struct codec_creation *creation) {
     const struct adamd_model_spec *spec = &creation->spec;
-    Adamd__V1__Model empty = ADAMD__V1__MODEL__INIT;
-    Adamd__V1__Model *model = request->model != NULL ? request->model : &empty;
+    Adamd__V1__Model *model = request->model;
     struct adamd_layout layout = {0};
     uint64_t resident_bytes = 0;
+    char digest[33];
 
+    // A model without tensors was refused, so there is a message.
     if (adamd_model_validate(spec, &resident_bytes, &frame->fault) != ADAMD_OK ||
         adamd_layout_init(&layout, spec->tensors, spec->tensor_count, &frame->fault) != ADAMD_OK) {
         call_fail(frame);
         return;
     }
-    char digest[33];
     codec_digest_text(layout.digest, digest);
     model->name = codec_arena_format(&frame->arena, "models/%s", request->model_id);
     model->parameter_count = layout.parameter_count;
     model->byte_size = layout.wire_bytes;
     model->resident_bytes = resident_bytes;
     model->layout_digest = digest;
+    model->state = ADAMD__V1__MODEL__STATE__STATE_INITIALIZING;
     model->step_policy = codec_policy_message(&frame->arena, &spec->policy);
-    call_answer(frame, model->name != NULL ? (ProtobufCMessage *)model : NULL);
+    const bool whole = model->name != NULL && model->step_policy != NULL &&
+                       complete_tensors(frame, spec, &layout, model);
+    call_answer(frame, whole ? &model->base : NULL);
     adamd_layout_finish(&layout);
 }
 
@@ -62,6 +90,7 @@ static void run_create(struct call_frame *frame) {
         return;
     }
     if (check_model_id(request->model_id, &frame->fault) != ADAMD_OK ||
+        check_room(server, request->model_id, &frame->fault) != ADAMD_OK ||
         codec_creation_read(request->model, &frame->arena, creation, &frame->fault) != ADAMD_OK) {
         call_fail(frame);
         return;

@@ -67,8 +67,7 @@ static void append_model(struct server *server, struct served_model *served) {
     server->model_count++;
 }
 
-static enum adamd_status check_room(struct server *server, const char *id,
-                                    struct adamd_fault *fault) {
+enum adamd_status check_room(struct server *server, const char *id, struct adamd_fault *fault) {
     if (server_find(server, id) != NULL) {
         return adamd_fail(fault, ADAMD_EXISTS, "model_id", "there is a model \"%s\" already", id);
     }

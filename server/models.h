@@ -9,10 +9,14 @@
 /** Letters, digits and inner hyphens, a letter first, at most 63. BAD_FIELD names model_id. */
 ADAMD_MUST_USE enum adamd_status check_model_id(const char *id, struct adamd_fault *fault);
 
+/** Whether one more of this name may be made: EXISTS, or TOO_LARGE past models_max. */
+ADAMD_MUST_USE enum adamd_status check_room(struct server *server, const char *id,
+                                            struct adamd_fault *fault);
+
 /** What this daemon grants a model: slots, published copies, memory. */
 void fill_grants(const struct server *server, struct adamd_model_spec *spec);
 
-/** EXISTS, TOO_LARGE (too many models), and what core says. */
+/** As above, and what core says. */
 ADAMD_MUST_USE enum adamd_status served_create(struct server *server, const char *id,
                                                struct codec_creation *creation,
                                                struct served_model **ret_served,

@@ -138,8 +138,12 @@ class Create(Rest):
         reply = self.create({"tensors": TENSORS}, self.name, validate_only="true").expect(200)
         self.assertEqual((reply.json()["parameterCount"], reply.json()["byteSize"]), ("8", "32"))
         self.assertGreater(int(reply.json()["residentBytes"]), 96)
+        self.assertEqual([t["flatOffset"] for t in reply.json()["tensors"]], ["0", "24"])
         self.daemon.get("/v1/models/" + self.name).expect(404, "NOT_FOUND")
-        self.refused(self.create({"tensors": TENSORS * 2}, self.name, validate_only="true"), 400,
+        self.make()
+        self.refused(self.create({"tensors": TENSORS}, self.name, validate_only="true"), 409,
+                     "EXISTS", "model_id")
+        self.refused(self.create({"tensors": TENSORS * 2}, "other", validate_only="true"), 400,
                      "BAD_FIELD", "].key")
 
     def test_curl_d_sends_a_form_type_and_means_json(self):
