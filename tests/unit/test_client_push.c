@@ -97,8 +97,9 @@ END_TEST
 static const struct {
     int status;
     const char *reason;
-} repeats[] = {{503, "BUSY"},         {429, "WORKER_BUSY"}, {504, "STILL_STAGED"},
-               {409, "STEP_ABORTED"}, {503, "PAUSED"},      {422, "CRC_MISMATCH"}};
+} repeats[] = {
+    {503, "BUSY"},   {429, "WORKER_BUSY"},  {504, "STILL_STAGED"},     {409, "STEP_ABORTED"},
+    {503, "PAUSED"}, {422, "CRC_MISMATCH"}, {409, "OPERATION_RUNNING"}};
 
 START_TEST(what_may_pass_is_tried_again_with_the_same_push)
 {
