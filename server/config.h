@@ -57,11 +57,19 @@ struct config {
     enum config_origin origins[CONFIG_SETTINGS_MAX]; // by row of the table
 };
 
-enum config_action { CONFIG_RUN, CONFIG_CHECK, CONFIG_PRINT, CONFIG_VERSION, CONFIG_HELP };
+enum config_action {
+    CONFIG_USAGE,
+    CONFIG_RUN,
+    CONFIG_CHECK,
+    CONFIG_PRINT,
+    CONFIG_VERSION,
+    CONFIG_HELP
+};
 
 /**
  * Reads flags, environment and file (`--config`, ADAMD_CONFIG) and checks all of it. BAD_FIELD
  * names the setting, the place and, for an unknown name, the nearest one; TOO_LARGE, NO_MEMORY.
+ * `ret_action` is CONFIG_USAGE where it is the command line that is wrong.
  */
 ADAMD_MUST_USE enum adamd_status config_init(struct config *config, int argc, char *const *argv,
                                              char *const *environment,

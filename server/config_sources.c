@@ -155,6 +155,7 @@ enum adamd_status config_init(struct config *config, int argc, char *const *argv
     config_default(config);
     // Flags and environment may name the file, but win over it.
     status = take_arguments(NULL, &arguments, fault);
+    *ret_action = status == ADAMD_OK ? CONFIG_RUN : CONFIG_USAGE;
     if (status == ADAMD_OK) {
         status = take_environment(NULL, environment, &arguments, fault);
     }
@@ -166,8 +167,8 @@ enum adamd_status config_init(struct config *config, int argc, char *const *argv
     }
     if (status == ADAMD_OK) {
         status = take_arguments(config, &arguments, fault);
+        *ret_action = status == ADAMD_OK ? arguments.action : CONFIG_USAGE;
     }
-    *ret_action = arguments.action;
     if (status != ADAMD_OK || arguments.action == CONFIG_HELP ||
         arguments.action == CONFIG_VERSION) {
         return status;

@@ -5,6 +5,7 @@
 #include "server.h"
 
 #include <stdio.h>
+#include <sys/resource.h>
 
 // As sysexits(3) and the manual say.
 enum { STATUS_OK = 0, STATUS_USAGE = 64, STATUS_UNAVAILABLE = 69, STATUS_CONFIG = 78 };
@@ -19,6 +20,16 @@ static int complain(const struct adamd_fault *fault, int exit_status) {
     }
     fputc('\n', stderr);
     return exit_status;
+}
+
+// One descriptor for each connection, and some for ourselves; the usual soft limit is 1,024.
+static void raise_descriptor_limit(void) {
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit); // what does not fit is refused later
+    }
 }
 
 static int serve(const struct config *config) {
@@ -47,7 +58,7 @@ int main(int argc, char **argv) {
     const enum adamd_status status = config_init(&config, argc, argv, environ, &action, &fault);
 
     if (status != ADAMD_OK) {
-        return complain(&fault, STATUS_CONFIG);
+        return complain(&fault, action == CONFIG_USAGE ? STATUS_USAGE : STATUS_CONFIG);
     }
     switch (action) {
     case CONFIG_VERSION:
@@ -61,9 +72,11 @@ int main(int argc, char **argv) {
         return STATUS_OK;
     case CONFIG_CHECK:
         return STATUS_OK;
+    case CONFIG_USAGE:
     case CONFIG_RUN:
         break;
     }
     log_init((enum log_level)config.log_level, config.log_format == 1);
+    raise_descriptor_limit();
     return serve(&config);
 }

@@ -127,6 +127,23 @@ START_TEST(variables_of_other_programs_are_left_alone_and_typos_are_not)
 }
 END_TEST
 
+START_TEST(a_wrong_command_line_is_told_from_a_wrong_file)
+{
+    char *flag[] = {"adamd", "--slots-mx", "3", NULL};
+    char *word[] = {"adamd", "slots", NULL};
+    char *variable[] = {"ADAMD_SLOTS_MAX=0", NULL};
+    struct config config;
+    enum config_action action;
+
+    ck_assert_int_eq(config_init(&config, 3, flag, no_environment, &action, NULL), ADAMD_BAD_FIELD);
+    ck_assert_int_eq(action, CONFIG_USAGE);
+    ck_assert_int_eq(config_init(&config, 2, word, no_environment, &action, NULL), ADAMD_BAD_FIELD);
+    ck_assert_int_eq(action, CONFIG_USAGE);
+    ck_assert_int_eq(config_init(&config, 1, flag, variable, &action, NULL), ADAMD_BAD_FIELD);
+    ck_assert_int_eq(action, CONFIG_RUN);
+}
+END_TEST
+
 START_TEST(an_address_that_others_reach_must_be_asked_for_by_name)
 {
     char *plain[] = {"adamd", "--listen", "0.0.0.0:7440", NULL};
@@ -210,6 +227,7 @@ int main(void) {
     tcase_add_loop_test(tcase, a_wrong_setting_is_named_with_its_line, 0,
                         sizeof wrong / sizeof wrong[0]);
     tcase_add_test(tcase, variables_of_other_programs_are_left_alone_and_typos_are_not);
+    tcase_add_test(tcase, a_wrong_command_line_is_told_from_a_wrong_file);
     tcase_add_test(tcase, an_address_that_others_reach_must_be_asked_for_by_name);
     tcase_add_test(tcase, a_device_that_this_build_lacks_is_told_so);
     tcase_add_test(tcase, what_is_printed_reads_back_as_the_same);
