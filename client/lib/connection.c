@@ -3,7 +3,6 @@
 #include "connection.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -95,27 +94,15 @@ static enum io finish_connect(struct connection *connection) {
 
 static enum io connect_to(struct connection *connection, const struct sockaddr *address,
                           socklen_t size) {
-    int flags = 0;
-
-    connection->fd = socket(address->sa_family, SOCK_STREAM, 0);
-    if (connection->fd < 0) {
-        connection->error = errno;
-        return IO_FAILED;
-    }
-    flags = fcntl(connection->fd, F_GETFL);
-    if (flags < 0 || fcntl(connection->fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
-        fcntl(connection->fd, F_SETFD, FD_CLOEXEC) != 0) {
-        connection->error = errno;
-        return IO_FAILED;
-    }
-    if (connect(connection->fd, address, size) == 0) {
+    connection->fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (connection->fd >= 0 && connect(connection->fd, address, size) == 0) {
         return IO_OK;
     }
-    if (errno != EINPROGRESS && errno != EINTR) { // EAGAIN of a Unix socket: its backlog is full
-        connection->error = errno;
-        return IO_FAILED;
+    if (connection->fd >= 0 && (errno == EINPROGRESS || errno == EINTR)) {
+        return finish_connect(connection);
     }
-    return finish_connect(connection);
+    connection->error = errno; // EAGAIN of a Unix socket: its backlog is full
+    return IO_FAILED;
 }
 
 static enum io open_unix(struct connection *connection, const char *path) {
