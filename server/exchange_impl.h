@@ -71,6 +71,7 @@ struct exchange {
     uint64_t received;
 
     bool is_suspended, closes;
+    bool is_ending; // the peer had closed its side when it was last looked at, in a body
     uint64_t client_deadline_ms, deadline_ms;
     enum reason late;
 

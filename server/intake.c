@@ -359,8 +359,12 @@ uint64_t intake_tick(struct intake *intake, uint64_t now_ms) {
             abandon(exchange);
         } else if (checks_peers && exchange->state == EXCHANGE_RECEIVING &&
                    connection_has_ended(exchange->connection)) {
-            // An end that comes along with the last bytes makes no event of its own.
-            connection_cut(&intake->connections, exchange->connection);
+            // An end that comes along with the last bytes makes no event of its own. What the
+            // library has read and not yet given us it gives long before the second look.
+            if (exchange->is_ending) {
+                connection_cut(&intake->connections, exchange->connection);
+            }
+            exchange->is_ending = true;
         } else if (exchange->state == EXCHANGE_WAITING && now_ms >= exchange_due_ms(exchange)) {
             be_late(exchange, exchange->late);
         } else if (exchange->state == EXCHANGE_WAITING && exchange_due_ms(exchange) < due_ms) {
