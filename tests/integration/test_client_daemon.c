@@ -26,9 +26,26 @@ struct daemon {
     pid_t pid;
 };
 
-static void start(struct daemon *daemon) {
+// What the daemon wrote as its port; 0 while it has not.
+static long read_port(const char *path) {
+    char text[16] = "", *end = NULL;
+    FILE *file = fopen(path, "r");
+    long port = 0;
 
-    char port_file[96], port[16] = "";
+    if (file == NULL) {
+        return 0;
+    }
+    if (fgets(text, sizeof text, file) != NULL) {
+        port = strtol(text, &end, 10);
+        port = *end == '\n' ? port : 0;
+    }
+    (void)fclose(file);
+    return port;
+}
+
+static void start(struct daemon *daemon) {
+    char port_file[96];
+    long port = 0;
 
     snprintf(daemon->directory, sizeof daemon->directory, "/tmp/adamd-client-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(daemon->directory));
@@ -40,18 +57,12 @@ static void start(struct daemon *daemon) {
               "--port-file", port_file, "--log-level", "error", (char *)NULL);
         _exit(127);
     }
-    for (unsigned i = 0; i < 1000 && strchr(port, '\n') == NULL; i++) {
-        FILE *file = fopen(port_file, "r");
-        if (file != NULL) {
-            if (fgets(port, sizeof port, file) == NULL) {
-                port[0] = '\0';
-            }
-            (void)fclose(file);
-        }
+    for (unsigned i = 0; i < 3000 && port == 0; i++) {
         (void)usleep(10000);
+        port = read_port(port_file);
     }
-    ck_assert_int_gt(atoi(port), 0);
-    snprintf(daemon->endpoint, sizeof daemon->endpoint, "http://127.0.0.1:%d", atoi(port));
+    ck_assert_int_gt(port, 0);
+    snprintf(daemon->endpoint, sizeof daemon->endpoint, "http://127.0.0.1:%ld", port);
 }
 
 static void stop(struct daemon *daemon) {
