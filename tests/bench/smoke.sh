@@ -6,5 +6,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=${1:-build/release}
 
+"$build/bin/bench_step" 1000000 3
 "$build/bin/bench_push_step_pull" --count 200000 --rounds 3
 python3 tests/bench/bench_upload.py --build "$build" --bytes $((8 << 20)) --rounds 2
