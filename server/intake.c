@@ -303,7 +303,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *http, const 
 }
 
 // What the library has to say is about peers that went away, or that it refused by itself.
-static void on_library_log(void *arg, const char *format, va_list arguments) {
+__attribute__((format(printf, 2, 0))) static void on_library_log(void *arg, const char *format,
+                                                                 va_list arguments) {
     char text[256];
 
     (void)arg;
@@ -345,6 +346,21 @@ static void be_late(struct exchange *exchange, enum reason reason) {
     exchange_answer_problem(exchange, reason, NULL);
 }
 
+// What is due of one exchange. Returns when it is due next.
+static uint64_t tick_exchange(struct exchange *exchange, bool checks_peer, uint64_t now_ms) {
+    if (checks_peer && is_asleep(exchange) && connection_is_gone(exchange->connection)) {
+        abandon(exchange);
+    }
+    if (exchange->state != EXCHANGE_WAITING) {
+        return UINT64_MAX;
+    }
+    if (now_ms >= exchange_due_ms(exchange)) {
+        be_late(exchange, exchange->late);
+        return UINT64_MAX;
+    }
+    return exchange_due_ms(exchange);
+}
+
 // A callback may end other exchanges' waits, but only the library frees exchanges, and not from
 // here: the list holds still.
 uint64_t intake_tick(struct intake *intake, uint64_t now_ms) {
@@ -353,23 +369,9 @@ uint64_t intake_tick(struct intake *intake, uint64_t now_ms) {
 
     intake->last_peer_check_ms = checks_peers ? now_ms : intake->last_peer_check_ms;
     connections_reap(&intake->connections, now_ms);
-    for (struct exchange *exchange = intake->exchanges; exchange != NULL;
-         exchange = exchange->next) {
-        if (checks_peers && is_asleep(exchange) && connection_is_gone(exchange->connection)) {
-            abandon(exchange);
-        } else if (checks_peers && exchange->state == EXCHANGE_RECEIVING &&
-                   connection_has_ended(exchange->connection)) {
-            // An end that comes along with the last bytes makes no event of its own. What the
-            // library has read and not yet given us it gives long before the second look.
-            if (exchange->is_ending) {
-                connection_cut(&intake->connections, exchange->connection);
-            }
-            exchange->is_ending = true;
-        } else if (exchange->state == EXCHANGE_WAITING && now_ms >= exchange_due_ms(exchange)) {
-            be_late(exchange, exchange->late);
-        } else if (exchange->state == EXCHANGE_WAITING && exchange_due_ms(exchange) < due_ms) {
-            due_ms = exchange_due_ms(exchange);
-        }
+    for (struct exchange *at = intake->exchanges; at != NULL; at = at->next) {
+        const uint64_t at_ms = tick_exchange(at, checks_peers, now_ms);
+        due_ms = at_ms < due_ms ? at_ms : due_ms;
     }
     return due_ms;
 }
