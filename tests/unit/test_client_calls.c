@@ -409,8 +409,8 @@ START_TEST(a_head_without_end_is_refused)
     memcpy(endless, "HTTP/1.1 200 OK\r\nX: ", 20);
     fixture_start(&fixture, lines, 1, 5000);
     expect_reason(pull_into(&fixture, values, NULL), "BAD_ANSWER");
-    free(endless);
     fixture_finish(&fixture);
+    free(endless);
 }
 END_TEST
 
