@@ -346,10 +346,24 @@ static void be_late(struct exchange *exchange, enum reason reason) {
     exchange_answer_problem(exchange, reason, NULL);
 }
 
+static void check_peer(struct exchange *exchange) {
+    if (is_asleep(exchange) && connection_is_gone(exchange->connection)) {
+        abandon(exchange);
+    } else if (exchange->state == EXCHANGE_RECEIVING &&
+               connection_has_ended(exchange->connection)) {
+        // An end that comes along with the last bytes makes no event of its own. What the library
+        // has read and not yet given us it gives long before the second look.
+        if (exchange->is_ending) {
+            connection_cut(&exchange->intake->connections, exchange->connection);
+        }
+        exchange->is_ending = true;
+    }
+}
+
 // What is due of one exchange. Returns when it is due next.
 static uint64_t tick_exchange(struct exchange *exchange, bool checks_peer, uint64_t now_ms) {
-    if (checks_peer && is_asleep(exchange) && connection_is_gone(exchange->connection)) {
-        abandon(exchange);
+    if (checks_peer) {
+        check_peer(exchange);
     }
     if (exchange->state != EXCHANGE_WAITING) {
         return UINT64_MAX;
