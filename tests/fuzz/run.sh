@@ -11,6 +11,7 @@ if ((${#targets[@]} == 0)); then
     targets=(envelope guard json message safetensors state_map)
 fi
 
+failures=0
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz --target "${targets[@]/#/fuzz_}"
 
@@ -23,8 +24,13 @@ for target in "${targets[@]}"; do
         dictionary=("-dict=tests/fuzz/$target.dict")
     fi
     echo "== $target, $seconds s"
-    "build/fuzz/bin/fuzz_$target" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 \
+    if ! "build/fuzz/bin/fuzz_$target" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 \
         -max_len=16384 -print_final_stats=1 -verbosity=0 "${dictionary[@]}" \
-        -artifact_prefix="$found/" "$grown" "tests/fuzz/corpus/$target" 2>&1 |
-        grep -v '^INFO' | tail -n 20
+        -artifact_prefix="$found/" "$grown" "tests/fuzz/corpus/$target" >"$found.log" 2>&1; then
+        tail -n 60 "$found.log"
+        echo "FAIL  $target: the input is in $found" >&2
+        failures=$((failures + 1))
+    fi
+    grep '^stat::' "$found.log" || true
 done
+exit $((failures > 0))
