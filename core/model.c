@@ -294,7 +294,9 @@ enum adamd_status adamd_model_create(struct adamd_queue *queue, const struct ada
 }
 
 void model_free_if_done(struct adamd_model *model) {
-    bool done = model->jobs_alive == 0 && !model->advancing && model->capture.state != CAPTURE_HELD;
+    bool done = model->jobs_alive == 0 && !model->advancing &&
+                model->capture.state != CAPTURE_HELD &&
+                (model->restore == NULL || model->restore->committed);
 
     for (uint32_t i = 0; i < model->published_count; i++) {
         done = done && model->published[i]->refs == 0;

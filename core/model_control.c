@@ -355,7 +355,7 @@ uint64_t adamd_model_next_due(const struct adamd_model *model, uint64_t now_ms) 
     const uint64_t expiry_ms = adamd_workers_next_expiry(&model->workers, now_ms);
 
     if (model->endings != NULL || model->ended != NULL) {
-        return now_ms;
+        return now_ms + 1;
     }
     if (model->blocked) {
         due_ms = earlier(due_ms, now_ms + 1);

@@ -183,7 +183,7 @@ struct capture {
 };
 
 struct adamd_restore {
-    struct adamd_model *model; // NULL: the model is gone
+    struct adamd_model *model;
     struct adamd_buffer *buffers[ADAMD_ARRAY_COUNT];
     uint64_t *written[ADAMD_ARRAY_COUNT]; // bytes by tensor; NULL: nothing was written
     uint64_t *steps;
@@ -414,6 +414,7 @@ void published_finish(struct adamd_model *model);
 void capture_advance(struct adamd_model *model);
 void capture_finish(struct adamd_model *model);
 void restore_advance(struct adamd_model *model);
+/** Drops one that is committed. One that is not is its caller's, and keeps the model's memory. */
 void restore_forget(struct adamd_model *model);
 
 /** The array that amsgrad needs, with zeros, if any of `options` (by group) asks for it. */

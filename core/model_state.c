@@ -126,39 +126,22 @@ void adamd_capture_release(struct adamd_model *model, const struct adamd_capture
 
 // ----------------------------------------------------------------------------------------- restore
 
-static void release_restore(struct adamd_restore *restore) {
+static void destroy_restore(struct adamd_restore *restore) {
     struct adamd_model *model = restore->model;
 
     for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
-        if (model != NULL) {
-            model_release(model, restore->buffers[array]);
-        }
-        restore->buffers[array] = NULL;
+        model_release(model, restore->buffers[array]);
         free(restore->written[array]);
-        restore->written[array] = NULL;
     }
     free(restore->steps);
     free(restore->options);
-    restore->steps = NULL;
-    restore->options = NULL;
-    if (model != NULL && model->restore == restore) {
-        model->restore = NULL;
-    }
+    model->restore = NULL;
+    free(restore);
 }
 
-// The model goes, or its device. One that is not committed is its caller's still, as an empty
-// shell.
 void restore_forget(struct adamd_model *model) {
-    struct adamd_restore *restore = model->restore;
-
-    if (restore == NULL) {
-        return;
-    }
-    const bool committed = restore->committed;
-    release_restore(restore);
-    restore->model = NULL;
-    if (committed) {
-        free(restore);
+    if (model->restore != NULL && model->restore->committed) {
+        destroy_restore(model->restore);
     }
 }
 
@@ -225,7 +208,7 @@ enum adamd_status adamd_restore_write(struct adamd_restore *restore, enum adamd_
     uint64_t *written;
     enum adamd_status status;
 
-    if (restore->model == NULL) {
+    if (restore->model->destroyed) {
         return adamd_fail_plain(fault, ADAMD_CANCELLED);
     }
     layout = &restore->model->layout;
@@ -250,10 +233,8 @@ enum adamd_status adamd_restore_write(struct adamd_restore *restore, enum adamd_
 }
 
 void adamd_restore_step(struct adamd_restore *restore, uint32_t tensor, uint64_t t) {
-    if (restore->model != NULL) {
-        ADAMD_ASSERT(tensor < restore->model->layout.tensor_count);
-        restore->steps[tensor] = t;
-    }
+    ADAMD_ASSERT(tensor < restore->model->layout.tensor_count);
+    restore->steps[tensor] = t;
 }
 
 enum adamd_status adamd_restore_options(struct adamd_restore *restore,
@@ -261,9 +242,6 @@ enum adamd_status adamd_restore_options(struct adamd_restore *restore,
                                         struct adamd_fault *fault) {
     struct adamd_model *model = restore->model;
 
-    if (model == NULL) {
-        return adamd_fail_plain(fault, ADAMD_CANCELLED);
-    }
     if (count != model->group_count) {
         return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "param_groups",
                           "loaded state dict has a different number of parameter groups: %u, "
@@ -300,7 +278,6 @@ static void clear_unwritten(const struct adamd_restore *restore, int array) {
 void adamd_restore_view(const struct adamd_restore *restore, struct adamd_capture *ret_view) {
     struct adamd_capture view = {0};
 
-    ADAMD_ASSERT(restore->model != NULL);
     for (uint32_t i = 0; !restore->has_options && i < restore->model->group_count; i++) {
         restore->options[i] = restore->model->groups[i].options;
     }
@@ -356,8 +333,11 @@ static enum adamd_status check_commit(struct adamd_restore *restore, uint64_t ve
     struct adamd_model *model = restore->model;
     enum adamd_status status;
 
-    if (model == NULL) {
+    if (model->destroyed) {
         return adamd_fail_plain(fault, ADAMD_CANCELLED);
+    }
+    if (model->state == ADAMD_MODEL_FAILED) {
+        return adamd_fail_plain(fault, ADAMD_DEVICE_LOST);
     }
     if (version > INT64_MAX) {
         return adamd_fail(fault, ADAMD_BAD_FIELD, "version", "version %llu is too large",
@@ -379,8 +359,7 @@ adamd_restore_commit(struct adamd_restore *restore, uint64_t version, struct ada
     const enum adamd_status status = check_commit(restore, version, fault);
 
     if (status != ADAMD_OK) {
-        release_restore(restore);
-        free(restore);
+        adamd_restore_abandon(restore);
         return status;
     }
     *wait = (struct adamd_wait){.on_ready = on_ready, .arg = arg};
@@ -398,8 +377,12 @@ adamd_restore_commit(struct adamd_restore *restore, uint64_t version, struct ada
 }
 
 void adamd_restore_abandon(struct adamd_restore *restore) {
-    release_restore(restore);
-    free(restore);
+    struct adamd_model *model = restore->model;
+
+    destroy_restore(restore);
+    if (model->destroyed) {
+        model_free_if_done(model);
+    }
 }
 
 // ------------------------------------------------------------------------------------ taking it in
@@ -423,8 +406,7 @@ static void on_restored(struct adamd_model *model, struct job *job, enum adamd_s
     struct adamd_restore *restore = job->arg;
 
     if (status != ADAMD_OK) {
-        release_restore(restore);
-        free(restore);
+        destroy_restore(restore);
         return;
     }
     memcpy(model->steps, restore->steps, model->layout.tensor_count * sizeof model->steps[0]);
@@ -443,8 +425,7 @@ static void on_restored(struct adamd_model *model, struct job *job, enum adamd_s
     end_future_pulls(model, &model->pulls);
     end_future_pulls(model, &model->pulls_ready);
     waits_end(model, &model->restore_waits, ADAMD_OK);
-    release_restore(restore);
-    free(restore);
+    destroy_restore(restore);
 }
 
 // At a version boundary, with nothing of this model in flight.

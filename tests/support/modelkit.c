@@ -5,6 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+// The tests poll.
+static void do_nothing(void *arg) {
+    (void)arg;
+}
 
 struct kit_plan kit_plan(enum adamd_trigger trigger) {
     static const uint64_t counts[] = {3, 20};
@@ -43,8 +49,13 @@ enum adamd_status kit_try_create(struct kit *kit, const struct kit_plan *plan) {
         .published_max = plan->published_max,
     };
     *kit = (struct kit){.now_ms = 1000000};
-    kit->deferred = backend_deferred_create(NULL, NULL);
-    kit->backend = kit->deferred;
+    if (plan->variant == NULL) {
+        kit->deferred = backend_deferred_create(NULL, NULL);
+        kit->backend = kit->deferred;
+    } else {
+        kit->backend = adamd_cpu_backend_create(plan->variant, plan->threads, do_nothing, NULL);
+    }
+    ck_assert_ptr_nonnull(kit->backend);
     if (plan->faulty != NULL) {
         const uint64_t calls_left = plan->faulty->calls_left;
         const enum adamd_status answer = plan->faulty->answer;
@@ -71,13 +82,20 @@ void kit_destroy(struct kit *kit) {
     adamd_model_destroy(kit->model);
     kit->model = NULL;
     kit_run(kit);
-    ck_assert_uint_eq(backend_deferred_live(kit->deferred), 0);
+    ck_assert_uint_eq(adamd_backend_resident(kit->backend), 0);
     adamd_queue_destroy(kit->queue);
     adamd_backend_destroy(kit->backend);
 }
 
 void kit_run(struct kit *kit) {
-    while (backend_deferred_run(kit->deferred, SIZE_MAX) > 0 || adamd_queue_busy(kit->queue)) {
+    const struct timespec moment = {.tv_nsec = 50000};
+
+    while (kit->deferred == NULL && adamd_queue_busy(kit->queue)) {
+        (void)nanosleep(&moment, NULL);
+        adamd_queue_poll(kit->queue);
+    }
+    while (kit->deferred != NULL &&
+           (backend_deferred_run(kit->deferred, SIZE_MAX) > 0 || adamd_queue_busy(kit->queue))) {
         adamd_queue_poll(kit->queue);
     }
 }

@@ -24,8 +24,8 @@ struct kit_end {
 };
 
 struct kit {
-    struct adamd_backend *backend; // deferred, or the plan's faulty one around it
-    struct adamd_backend *deferred;
+    struct adamd_backend *backend;  // deferred, or the plan's faulty one around it
+    struct adamd_backend *deferred; // NULL with a CPU backend
     struct adamd_queue *queue;
     struct adamd_model *model;
     uint64_t now_ms;
@@ -39,6 +39,8 @@ struct kit_plan {
     struct adamd_policy policy;
     uint32_t slots_max, published_max;
     struct backend_faulty *faulty; // may be NULL; armed by the test
+    const char *variant;           // a CPU backend instead of the deferred one; may be NULL
+    unsigned threads;
 };
 
 /** Two tensors of 3 and 20 elements, one group, EACH_PUSH, zeros. */

@@ -363,7 +363,7 @@ START_TEST(each_number_of_the_state_is_in_the_digest)
 }
 END_TEST
 
-START_TEST(a_restore_outlives_its_model_as_a_shell)
+START_TEST(a_restore_outlives_its_model)
 {
     const float value = 0;
     struct adamd_restore *restore = begin();
@@ -374,11 +374,12 @@ START_TEST(a_restore_outlives_its_model_as_a_shell)
     write_params(restore, 1);
     adamd_model_destroy(kit.model);
     kit.model = NULL;
-    ck_assert_uint_eq(backend_deferred_live(kit.deferred), 0);
+    ck_assert_uint_gt(backend_deferred_live(kit.deferred), 0); // another thread may read a view
     ck_assert_int_eq(adamd_restore_write(restore, ADAMD_PARAM, 0, &value, 4, &fault),
                      ADAMD_CANCELLED);
     ck_assert_int_eq(adamd_restore_commit(restore, 0, &wait, kit_on_ready, &end, &fault),
                      ADAMD_CANCELLED);
+    ck_assert_uint_eq(backend_deferred_live(kit.deferred), 0);
 }
 END_TEST
 
@@ -423,7 +424,7 @@ static Suite *state_suite(void) {
     tcase_add_test(tcase, a_restore_into_a_new_model_makes_it_active_in_its_first_generation);
     tcase_add_test(tcase, options_come_with_the_state_and_bring_amsgrads_array);
     tcase_add_test(tcase, each_number_of_the_state_is_in_the_digest);
-    tcase_add_test(tcase, a_restore_outlives_its_model_as_a_shell);
+    tcase_add_test(tcase, a_restore_outlives_its_model);
     tcase_add_test(tcase, new_options_hold_from_the_next_step_on);
     suite_add_tcase(suite, tcase);
     return suite;

@@ -28,12 +28,22 @@ enum adamd_nonfinite { ADAMD_NONFINITE_REJECT, ADAMD_NONFINITE_SKIP, ADAMD_NONFI
 struct adamd_policy {
     enum adamd_trigger trigger;
     enum adamd_nonfinite nonfinite;
-    uint32_t quorum;        // BARRIER: 0 means all live workers
-    uint64_t deadline_ms;   // BARRIER: 0 means none
-    uint32_t min_workers;   // BARRIER: 0 means 1
+    uint32_t quorum;        // BARRIER: 0 means all live workers: then no deadline closes a round
+    uint64_t deadline_ms;   // BARRIER: from a round's first contribution; 0 means none
+    uint32_t min_workers;   // BARRIER: no round closes with fewer contributions; 0 means 1
     uint64_t max_staleness; // EACH_PUSH: UINT64_MAX means any
     uint64_t lease_ms;      // 0 means 30,000
 };
+
+/*
+ * What a round (BARRIER) is made of: at most one push of each worker. It closes when every live
+ * worker has one in it, or by the deadline with its quorum. Of a worker whose lease has ended, what
+ * it staged counts. A parameter's gradient is the weighted sum over those that have one, in
+ * ascending rank, divided by the weights of all: a missing one counts as zeros, as in DDP; one that
+ * nobody has is None. With SKIP, a push that is not finite counts as present, is no part of the
+ * mean and is decided as skipped with its round. Where finite parts could add up to more than a
+ * float holds, the whole round is treated as not finite.
+ */
 
 ADAMD_MUST_USE enum adamd_status adamd_policy_check(const struct adamd_policy *policy,
                                                     struct adamd_fault *fault);
@@ -79,7 +89,10 @@ ADAMD_MUST_USE enum adamd_status adamd_model_validate(const struct adamd_model_s
 
 /**
  * Ends everything that waits with CANCELLED, then frees the model as soon as its operations in
- * flight have completed. The model is not to be touched any more. NULL is harmless.
+ * flight have completed, published copies and captures were released and an open restore was
+ * abandoned. Nothing else may be done with it any more; pushes that still receive and an open
+ * restore answer CANCELLED and are abandoned as usual. Not from inside a callback. NULL is
+ * harmless.
  */
 void adamd_model_destroy(struct adamd_model *model);
 
@@ -135,7 +148,7 @@ struct adamd_step_record {
     double weight, grad_norm, lr;
     struct adamd_push_counts counts; // of the model, when the version became visible
     uint64_t barrier_ns, update_ns;
-    bool skipped;     // no version came of it
+    bool skipped;     // no version came of it; `version` is the one before
     uint64_t ordinal; // 1, 2, 3, ... over all records, skipped ones too
 };
 
@@ -189,7 +202,7 @@ struct adamd_push_head {
     uint32_t tensor_count;
     uint64_t byte_size; // announced; must be what the tensors take. UINT64_MAX: not announced
     uint32_t crc32c;    // 0: not checked
-    bool replace;       // MANUAL
+    bool replace;       // MANUAL: replaces the pushed tensors' gradients, instead of adding
     const struct adamd_metric *metrics;
     uint32_t metric_count;
     bool wants_parameters; // a pull of the version follows: the step itself publishes it
@@ -206,7 +219,9 @@ typedef void adamd_decided_fn(void *arg, enum adamd_status status,
 /**
  * Admission, before a byte of the body: state, generation, worker, epoch, sequence, base version,
  * tensors, length, a free slot. Fails with the fault that the decision table gives; then there is
- * no push. On OK:
+ * no push, and it counts as rejected (STALE: as stale, and its number is used up). A repeat of one
+ * whose body is still on the way takes its place: the older one's next call answers CANCELLED. On
+ * OK:
  * - `*ret_push` set, and `*ret_wants_body` true: send the bytes, then commit;
  * - `*ret_push` set, and `*ret_wants_body` false: the same push is staged already, wait with it;
  * - `*ret_push` NULL: the push was decided before, and `ret_outcome` is the first answer.
@@ -232,8 +247,9 @@ ADAMD_MUST_USE enum adamd_status adamd_push_write(struct adamd_push *push, uint3
                                                   struct adamd_fault *fault);
 
 /**
- * The body is complete. LAYOUT_MISMATCH (bytes are missing), CRC_MISMATCH, NONFINITE: refused, and
- * the push is gone, without a callback. OK: `on_decided` will tell, at the earliest from inside
+ * The body is complete. LAYOUT_MISMATCH (bytes are missing), CRC_MISMATCH, NONFINITE, or what ended
+ * the push meanwhile (FENCED, RUN_RESTORED, OUT_OF_ORDER, ...): refused, and the push is gone,
+ * without a callback. OK: `on_decided` will tell, at the earliest from inside
  * this call.
  */
 ADAMD_MUST_USE enum adamd_status adamd_push_commit(struct adamd_push *push, uint64_t now_ms,
@@ -292,8 +308,10 @@ void adamd_wait_cancel(struct adamd_wait *wait);
 
 /**
  * Waits for a published copy of the first version >= `min_version`; `what` is then a
- * struct adamd_published that the callee must release. BUSY if all copies are held by readers of
- * other versions. May call back from inside this call. Deadlines are the caller's: cancel.
+ * struct adamd_published that the callee must release. While all copies are held by readers it
+ * waits for one of them; BUSY past 1,024 waits. RUN_RESTORED if a restore took the version away,
+ * DRAINING if no version will come any more. May call back from inside this call. Deadlines are
+ * the caller's: cancel.
  */
 void adamd_model_pull(struct adamd_model *model, uint64_t min_version, struct adamd_wait *wait,
                       void (*on_ready)(void *arg, enum adamd_status status, const void *what),
@@ -311,7 +329,8 @@ enum adamd_array {
 
 /** All state of one version, in host memory. */
 struct adamd_capture {
-    const unsigned char *arrays[ADAMD_ARRAY_COUNT]; // arenas; NULL: no group has amsgrad
+    const unsigned char *arrays[ADAMD_ARRAY_COUNT]; // arenas; NULL: all zeros, or not there at all
+                                                    // because no group has had amsgrad
     const uint64_t *steps;                          // Adam's t, by tensor
     const struct adamd_options *options;            // by group
     uint64_t generation, version;
@@ -329,8 +348,9 @@ void adamd_capture_release(struct adamd_model *model, const struct adamd_capture
 struct adamd_restore;
 
 /**
- * Takes in a whole state beside the running one. Nothing changes before commit. Arrays that are not
- * written are zeros; every parameter must be written whole.
+ * Takes in a whole state beside the running one, at most one at a time (OPERATION_RUNNING). Nothing
+ * changes before commit. Arrays that are not written are zeros; every parameter must be written
+ * whole.
  */
 ADAMD_MUST_USE enum adamd_status adamd_restore_begin(struct adamd_model *model,
                                                      struct adamd_restore **ret_restore,
@@ -349,9 +369,10 @@ ADAMD_MUST_USE enum adamd_status adamd_restore_options(struct adamd_restore *res
 void adamd_restore_view(const struct adamd_restore *restore, struct adamd_capture *ret_view);
 /**
  * Replaces the state at the next version boundary: `version` is the model's new version, the
- * generation goes up (not from INITIALIZING), epochs end, all pushes in flight are answered
- * RUN_RESTORED, gradients are None. LAYOUT_MISMATCH names the first array that is incomplete, and
- * then nothing has changed. The restore is gone after this call.
+ * generation goes up and epochs end (not from INITIALIZING: there was nothing to fence), all pushes
+ * in flight are answered RUN_RESTORED but for those of a step that runs, gradients are None.
+ * LAYOUT_MISMATCH names the first array that is incomplete, and then nothing has changed. The
+ * restore is gone after this call.
  */
 ADAMD_MUST_USE enum adamd_status
 adamd_restore_commit(struct adamd_restore *restore, uint64_t version, struct adamd_wait *wait,
@@ -377,7 +398,8 @@ ADAMD_MUST_USE enum adamd_status adamd_model_set_options(struct adamd_model *mod
                                                          const struct adamd_options *options,
                                                          uint64_t *ret_version,
                                                          struct adamd_fault *fault);
-/** Staged pushes are decided under the new policy. */
+/** Staged pushes are decided under the new policy. BAD_FIELD for another trigger while gradients
+ *  are accumulated. */
 ADAMD_MUST_USE enum adamd_status adamd_model_set_policy(struct adamd_model *model,
                                                         const struct adamd_policy *policy,
                                                         uint64_t now_ms, struct adamd_fault *fault);
