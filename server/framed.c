@@ -69,5 +69,5 @@ enum adamd_status framed_not_modified(uint64_t generation, uint64_t version,
 }
 
 uint64_t published_patience_ms(const struct served_model *served) {
-    return 1000 + adamd_model_layout(served->model)->wire_bytes / (512 << 10);
+    return 3000 + adamd_model_layout(served->model)->wire_bytes / (128 << 10);
 }

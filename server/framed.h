@@ -22,8 +22,9 @@ ADAMD_MUST_USE enum adamd_status framed_not_modified(uint64_t generation, uint64
                                                      unsigned char **ret_bytes, size_t *ret_size);
 
 /**
- * How long a reader waits for a copy of a version that exists. All copies may be held by slow
- * readers of other versions; making one of the largest models takes about a second for each 2 GiB.
+ * How long a reader waits for a copy of a version that exists: all copies may be held by slow
+ * readers of other versions. Generous to a copy that is being made on a busy machine, at 128 MiB a
+ * second.
  */
 uint64_t published_patience_ms(const struct served_model *served);
 

@@ -27,6 +27,9 @@ def expected_values(versions):
 
 
 class Pull(DaemonTest):
+    # Slow readers are slower still where the daemon is.
+    flags = ("--response-timeout", f"{int(seconds(30))}s")
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
