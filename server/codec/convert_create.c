@@ -28,7 +28,8 @@ static enum adamd_status read_tensor(const Adamd__V1__Tensor *message, size_t in
     }
     if (message->n_shape > ADAMD_RANK_MAX) {
         (void)snprintf(field, sizeof field, "tensors[%zu].shape", index);
-        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "%zu dimensions, at most %d",
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field,
+                          "tensor \"%.80s\" has %zu dimensions, at most %d", message->key,
                           message->n_shape, ADAMD_RANK_MAX);
     }
     *ret_spec = (struct adamd_tensor_spec){

@@ -105,12 +105,12 @@ enum adamd_status codec_duration_read(const Google__Protobuf__Duration *message,
         return ADAMD_OK;
     }
     if (message->seconds < 0 || message->nanos < 0 || message->nanos > 999999999) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "not a duration of 0 or more");
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "%s: not a duration of 0 or more", field);
     }
     const uint64_t fraction_ms = ((uint64_t)message->nanos + 999999) / 1000000;
     if ((uint64_t)message->seconds > max_ms / 1000 ||
         (uint64_t)message->seconds * 1000 + fraction_ms > max_ms) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "longer than %" PRIu64 " s",
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "%s: longer than %" PRIu64 " s", field,
                           max_ms / 1000);
     }
     *ret_ms = (uint64_t)message->seconds * 1000 + fraction_ms;
@@ -225,7 +225,7 @@ static enum adamd_status check_label(const Adamd__V1__Label *label, size_t index
 
     (void)snprintf(field, sizeof field, "labels[%zu].key", index);
     if (key_size == 0 || key_size > CODEC_LABEL_KEY_MAX) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "a key has 1 to %d bytes",
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "the key of a label has 1 to %d bytes",
                           CODEC_LABEL_KEY_MAX);
     }
     for (size_t i = 0; i < index; i++) {
@@ -236,8 +236,8 @@ static enum adamd_status check_label(const Adamd__V1__Label *label, size_t index
     }
     (void)snprintf(field, sizeof field, "labels[%zu].value", index);
     if (strlen(label->value) > CODEC_LABEL_VALUE_MAX) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "a value has at most %d bytes",
-                          CODEC_LABEL_VALUE_MAX);
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field,
+                          "the value of a label has at most %d bytes", CODEC_LABEL_VALUE_MAX);
     }
     return ADAMD_OK;
 }
@@ -263,8 +263,8 @@ enum adamd_status codec_labels_read(Adamd__V1__Label *const *messages, size_t co
 
 enum adamd_status codec_display_name_read(const char *text, char *to, struct adamd_fault *fault) {
     if (strlen(text) > CODEC_DISPLAY_NAME_MAX) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, "display_name", "more than %d bytes",
-                          CODEC_DISPLAY_NAME_MAX);
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "display_name",
+                          "display_name has more than %d bytes", CODEC_DISPLAY_NAME_MAX);
     }
     (void)snprintf(to, CODEC_DISPLAY_NAME_MAX + 1, "%s", text);
     return ADAMD_OK;

@@ -56,7 +56,8 @@ static enum adamd_status check_layout(const Adamd__V1__PushHeader *message,
         return ADAMD_OK;
     }
     if (!codec_digest_read(message->layout_digest, digest)) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, "layout_digest", "not 32 hex digits");
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "layout_digest",
+                          "layout_digest is not 32 hex digits");
     }
     if (digest[0] == layout->digest[0] && digest[1] == layout->digest[1]) {
         return ADAMD_OK;
@@ -72,8 +73,8 @@ static enum adamd_status check_metric_key(const char *key, struct adamd_fault *f
     const size_t size = strlen(key);
 
     if (size == 0 || size > ADAMD_METRIC_KEY_MAX) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, "metrics", "a key has 1 to %d bytes",
-                          ADAMD_METRIC_KEY_MAX);
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "metrics",
+                          "the key of a metric has 1 to %d bytes", ADAMD_METRIC_KEY_MAX);
     }
     return ADAMD_OK;
 }
@@ -145,7 +146,8 @@ enum adamd_status codec_push_head_read(const Adamd__V1__PushHeader *message,
         head.weight = message->weight;
     }
     if (!(head.weight > 0) || !isfinite(head.weight)) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, "weight", "not a finite number above 0");
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "weight",
+                          "weight is not a finite number above 0");
     }
     enum adamd_status status = check_layout(message, layout, fault);
     if (status == ADAMD_OK) {
@@ -192,7 +194,8 @@ enum adamd_status codec_push_metric_add(Adamd__V1__PushHeader *header, const cha
     }
     if (!read_metric_value(value, &metric->value)) {
         (void)snprintf(field, sizeof field, "metric.%s", key);
-        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "not a number: \"%.40s\"", value);
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "%s is not a number: \"%.40s\"", field,
+                          value);
     }
     metric->key = copy;
     header->metrics[header->n_metrics++] = metric;

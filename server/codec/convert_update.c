@@ -127,7 +127,7 @@ static enum adamd_status apply_option(struct update *update, const char *path, c
         }
     }
     return adamd_fail(update->fault, ADAMD_BAD_FIELD, path,
-                      "named in update_mask, but missing in the model");
+                      "%s is named in update_mask, but missing in the model", path);
 }
 
 // --------------------------------------------------------------------------------------- policy
@@ -262,7 +262,7 @@ static enum adamd_status apply_mask(struct update *update, const char *mask) {
         const size_t size = strcspn(at, ",");
         if (size == 0 || size >= sizeof path) {
             return adamd_fail(update->fault, ADAMD_BAD_FIELD, "update_mask",
-                              "not a list of paths with commas between them");
+                              "update_mask is not a list of paths with commas between them");
         }
         memcpy(path, at, size);
         path[size] = 0;
@@ -272,8 +272,8 @@ static enum adamd_status apply_mask(struct update *update, const char *mask) {
         }
         at += size + 1;
     }
-    return adamd_fail(update->fault, ADAMD_BAD_FIELD, "update_mask", "more than %d paths",
-                      MASK_PATHS_MAX);
+    return adamd_fail(update->fault, ADAMD_BAD_FIELD, "update_mask",
+                      "update_mask has more than %d paths", MASK_PATHS_MAX);
 }
 
 static enum adamd_status apply_populated(struct update *update) {

@@ -98,7 +98,7 @@ struct group_reader {
 };
 
 static bool refuse(struct group_reader *reader, enum adamd_status status, const char *text) {
-    (void)adamd_fail(reader->fault, status, reader->path.text, "%s", text);
+    (void)adamd_fail(reader->fault, status, reader->path.text, "%s: %s", reader->path.text, text);
     return false;
 }
 

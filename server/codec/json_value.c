@@ -20,7 +20,8 @@ bool json_refuse(struct json_reader *reader, enum adamd_status status, const cha
     va_start(arguments, format);
     (void)vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    (void)adamd_fail(reader->fault, status, reader->path.text, "%s", message);
+    (void)adamd_fail(reader->fault, status, reader->path.text, "%s%s%s", reader->path.text,
+                     reader->path.size > 0 ? ": " : "", message);
     return false;
 }
 

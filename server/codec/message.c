@@ -43,7 +43,8 @@ struct scan {
 };
 
 static bool refuse(struct scan *scan, enum adamd_status status, const char *text) {
-    (void)adamd_fail(scan->fault, status, scan->path.text, "%s", text);
+    (void)adamd_fail(scan->fault, status, scan->path.text, "%s%s%s", scan->path.text,
+                     scan->path.size > 0 ? ": " : "", text);
     return false;
 }
 

@@ -301,8 +301,8 @@ static enum adamd_status read_version(const char *text, struct codec_state *stat
     for (const char *at = text; at == text || *at != 0; at++) {
         if (*at < '0' || *at > '9' || __builtin_mul_overflow(version, 10U, &version) ||
             __builtin_add_overflow(version, (unsigned)(*at - '0'), &version)) {
-            return adamd_fail(fault, ADAMD_BAD_FIELD, "adamd.version", "not a version: \"%.40s\"",
-                              text);
+            return adamd_fail(fault, ADAMD_BAD_FIELD, "adamd.version",
+                              "adamd.version is no version: \"%.40s\"", text);
         }
     }
     state->has_version = true;
@@ -320,7 +320,8 @@ static enum adamd_status read_metadata(const struct adamd_safetensors *header,
                           "format \"%.20s\" is not known here, only \"1\"", format);
     }
     if (digest != NULL && !codec_digest_read(digest, state->digest)) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, "adamd.state_digest", "not 32 hex digits");
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "adamd.state_digest",
+                          "adamd.state_digest is not 32 hex digits");
     }
     state->has_digest = digest != NULL;
     return read_version(adamd_safetensors_metadata_get(header, "adamd.version"), state, fault);
