@@ -95,7 +95,7 @@ static void *work(void *arg) {
 static adamd_client_t *make_client(const char *endpoint, size_t worker) {
     adamd_conf_t *conf = adamd_conf_new();
     char errstr[256] = "";
-    char name[16];
+    char name[32];
 
     snprintf(name, sizeof name, "w%zu", worker);
     if (conf == NULL || adamd_conf_set(conf, "endpoint", endpoint, errstr, sizeof errstr) != 0 ||
