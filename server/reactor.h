@@ -22,7 +22,11 @@ void reactor_run(struct reactor *reactor);
  * ends the process with 75. */
 void reactor_drain(struct reactor *reactor);
 
-/** Closes everything, asserts that the loop is empty. NULL is harmless. */
+/** Closes connections and all of the loop but reactor_wake(), which a backend that still works may
+ *  call until it is destroyed. NULL is harmless. */
+void reactor_close(struct reactor *reactor);
+
+/** After reactor_close(). Asserts that the loop is empty. NULL is harmless. */
 void reactor_destroy(struct reactor *reactor);
 
 /** Something is due at `at_ms` (loop time), perhaps earlier than the reactor would look. */

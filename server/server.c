@@ -107,7 +107,7 @@ enum adamd_status server_init(struct server *server, const struct config *config
 }
 
 void server_finish(struct server *server) {
-    reactor_destroy(server->reactor);
+    reactor_close(server->reactor);
     served_finish(server);
     while (server->queue != NULL && adamd_queue_busy(server->queue)) {
         uv_sleep(1); // a model's last operations
@@ -115,5 +115,6 @@ void server_finish(struct server *server) {
     }
     adamd_queue_destroy(server->queue);
     adamd_backend_destroy(server->backend);
+    reactor_destroy(server->reactor); // a model that was deleted last wakes it until here
     *server = (struct server){.model_count = 0};
 }

@@ -30,6 +30,14 @@ class Drain(unittest.TestCase):
         self.ends()
         self.assertLess(time.monotonic() - begun, seconds(1))
 
+    def test_a_model_that_was_just_deleted_keeps_nothing_from_ending(self):
+        """Its operations in flight complete, and wake the loop, while the daemon takes itself apart."""
+        for _ in range(8):
+            with Daemon() as daemon:
+                for _ in range(4):
+                    model = daemon.create_model("m", {"w": [1 << 20]}).initialize()
+                    daemon.request("DELETE", model.path, force="true").expect(200)
+
     def test_an_interrupt_is_a_drain_as_well(self):
         self.daemon.process.send_signal(signal.SIGINT)
         self.ends()
