@@ -3,8 +3,21 @@ add_library(adamd_modelkit STATIC support/modelkit.c)
 target_link_libraries(adamd_modelkit
   PUBLIC adamd::test_backends adamd::cpu PkgConfig::CHECK PRIVATE adamd_warnings adamd_sanitizers)
 
-foreach(noun workers push round manual published state model_failures model_events)
+foreach(noun workers push round manual published state model_events)
   adamd_test(NAME unit/test_${noun} SOURCES unit/test_${noun}.c USES adamd_modelkit)
 endforeach()
 
 adamd_test(NAME unit/test_model_bits SOURCES unit/test_model_bits.c USES adamd_modelkit)
+
+# Core once more, with allocations of which the test lets the n-th fail.
+get_target_property(core_sources adamd_core SOURCES)
+get_target_property(core_folder adamd_core SOURCE_DIR)
+list(TRANSFORM core_sources PREPEND ${core_folder}/)
+add_library(adamd_core_counted STATIC ${core_sources})
+target_include_directories(adamd_core_counted PRIVATE ${core_folder} ${core_folder}/include)
+target_compile_definitions(adamd_core_counted PRIVATE
+  malloc=test_malloc calloc=test_calloc realloc=test_realloc)
+target_link_libraries(adamd_core_counted PRIVATE
+  PkgConfig::XXHASH Threads::Threads adamd_warnings adamd_sanitizers)
+adamd_test(NAME unit/test_model_failures SOURCES unit/test_model_failures.c
+  USES adamd_core_counted adamd_modelkit)

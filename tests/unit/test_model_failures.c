@@ -4,10 +4,36 @@
 #include "modelkit.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct kit kit;
 static struct backend_faulty faulty;
+
+// This program's core is compiled to allocate here: the n-th call fails.
+void *test_malloc(size_t size);
+void *test_calloc(size_t count, size_t size);
+void *test_realloc(void *memory, size_t size);
+
+static int allocations_left = -1; // negative: none fails
+static int allocations;
+
+static bool allocation_fails(void) {
+    allocations++;
+    return allocations_left >= 0 && allocations_left-- == 0;
+}
+
+void *test_malloc(size_t size) {
+    return allocation_fails() ? NULL : malloc(size);
+}
+
+void *test_calloc(size_t count, size_t size) {
+    return allocation_fails() ? NULL : calloc(count, size);
+}
+
+void *test_realloc(void *memory, size_t size) {
+    return allocation_fails() ? NULL : realloc(memory, size);
+}
 
 static bool is_clean(enum adamd_status status) {
     switch (status) {
@@ -175,6 +201,58 @@ START_TEST(a_lost_device_at_any_operation_leaks_nothing)
 { run_with((uint64_t)_i, ADAMD_DEVICE_LOST); }
 END_TEST
 
+START_TEST(an_allocation_that_fails_anywhere_leaves_a_clean_status_and_no_leak)
+{
+    struct kit_plan plan = kit_plan(ADAMD_EACH_PUSH);
+
+    faulty = (struct backend_faulty){.calls_left = UINT64_MAX};
+    plan.faulty = &faulty;
+    kit_create(&kit, &plan);
+    allocations_left = _i;
+    run_scene();
+    allocations_left = -1;
+    settle();
+    check_ends();
+    adamd_model_destroy(kit.model);
+    kit_run(&kit);
+    ck_assert_uint_eq(faulty.live, 0);
+    adamd_queue_destroy(kit.queue);
+    adamd_backend_destroy(kit.backend);
+}
+END_TEST
+
+START_TEST(a_model_that_cannot_be_made_leaves_nothing)
+{
+    struct adamd_tensor_spec tensor = {.key = "w", .rank = 1, .shape = {4}};
+    const uint32_t index = 0;
+    const struct adamd_group_spec group = {adamd_options_default, &index, 1};
+    const struct adamd_model_spec spec = {.tensors = &tensor,
+                                          .tensor_count = 1,
+                                          .groups = &group,
+                                          .group_count = 1,
+                                          .slots_max = 1,
+                                          .published_max = 2};
+    struct adamd_backend *backend = backend_deferred_create(NULL, NULL);
+    struct adamd_queue *queue = adamd_queue_create(backend);
+    enum adamd_status status = ADAMD_NO_MEMORY;
+
+    for (int n = 0; status != ADAMD_OK; n++) {
+        struct adamd_model *model = NULL;
+        struct adamd_fault fault = {0};
+        allocations_left = n;
+        status = adamd_model_create(queue, &spec, &model, &fault);
+        allocations_left = -1;
+        ck_assert_int_eq(status, model == NULL ? ADAMD_NO_MEMORY : ADAMD_OK);
+        ck_assert_int_eq(fault.status, status);
+        adamd_model_destroy(model);
+        ck_assert_uint_eq(backend_deferred_live(backend), 0);
+        ck_assert_int_lt(n, 100);
+    }
+    adamd_queue_destroy(queue);
+    adamd_backend_destroy(backend);
+}
+END_TEST
+
 START_TEST(the_scene_reaches_every_call)
 {
     run_with(UINT64_MAX, ADAMD_NO_MEMORY);
@@ -183,6 +261,8 @@ START_TEST(the_scene_reaches_every_call)
     ck_assert_int_eq(restored.status, ADAMD_OK);
     ck_assert_int_eq(restored.count, 1);
     ck_assert_ptr_nonnull(steps[1].record);
+    ck_assert_int_gt(allocations, 50);
+    ck_assert_int_lt(allocations, 100); // the scene's part is fewer than are tried
 }
 END_TEST
 
@@ -277,6 +357,9 @@ static Suite *failures_suite(void) {
     tcase_add_loop_test(tcase, a_failure_anywhere_leaves_a_clean_status_and_no_leak, 0, 60);
     tcase_add_loop_test(tcase, a_backend_that_is_full_for_a_moment_costs_nothing, 0, 60);
     tcase_add_loop_test(tcase, a_lost_device_at_any_operation_leaks_nothing, 0, 60);
+    tcase_add_loop_test(tcase, an_allocation_that_fails_anywhere_leaves_a_clean_status_and_no_leak,
+                        0, 100);
+    tcase_add_test(tcase, a_model_that_cannot_be_made_leaves_nothing);
     tcase_add_test(tcase, the_scene_reaches_every_call);
     tcase_add_test(tcase, a_wrong_specification_names_its_field);
     tcase_add_test(tcase, tensors_without_elements_have_their_t);
