@@ -8,13 +8,13 @@
 #
 # A stage that fails does not stop the others. Logs are in build/tests/STAGE.log. Environment:
 #
-#   FUZZ_SECONDS   for each fuzz target (20); 3600 for a long run
+#   FUZZ_SECONDS   for each fuzz target (10); 3600 for a long run
 #   SOAK_SECONDS   of soak (60); 1800 for the half hour that a release gets
 #   JOBS           compilers and tests at a time (one for each processor)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-export FUZZ_SECONDS=${FUZZ_SECONDS:-20} SOAK_SECONDS=${SOAK_SECONDS:-60}
+export FUZZ_SECONDS=${FUZZ_SECONDS:-10} SOAK_SECONDS=${SOAK_SECONDS:-60}
 export PYTHONDONTWRITEBYTECODE=1 CTEST_OUTPUT_ON_FAILURE=1
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
@@ -76,14 +76,17 @@ with_fixed_addresses() {
     fi
 }
 
+# build PRESET
 build() {
     cmake --preset "$1" -DBUILD_TESTING=ON
     cmake --build --preset "$1" --parallel "$jobs"
 }
 
+# unit PRESET SCALE: the limits of time of Check's tests are multiplied by SCALE.
 unit() {
     local status=0 passed failed
     rm -rf "build/$1/Testing"
+    export CK_TIMEOUT_MULTIPLIER=$2
     with_fixed_addresses ctest --preset "$1" --parallel "$jobs" --no-tests=error || status=$?
     read -r passed failed < <(count_ctest "build/$1/Testing/Temporary/LastTest.log")
     if ((status != 0 && failed == 0)); then
@@ -123,7 +126,7 @@ integration() {
         modules+=("$(basename "$module" .py)")
     done
     for module in "${modules[@]}"; do
-        if ((running >= jobs)); then
+        if ((running > jobs)); then # one more, since they wait a good part of their time
             wait -n || status=1
             running=$((running - 1))
         fi
@@ -169,6 +172,16 @@ bench() {
     attempt tests/bench/smoke.sh build/release
 }
 
+# Each keeps one processor busy.
+fuzz_and_soak() {
+    local status=0 soaking
+    soak &
+    soaking=$!
+    fuzz || status=1
+    wait "$soaking" || status=1
+    return "$status"
+}
+
 soak() {
     ADAMD_BIN=$PWD/build/release/bin/adamd attempt python3 tests/soak/soak.py --seconds "$SOAK_SECONDS"
 }
@@ -177,22 +190,20 @@ stages=(
     'packages           deploy/packages.sh test'
     'build-dev          build dev'
     'lint               lint'
-    'unit-dev           unit dev'
+    'unit-dev           unit dev 3'
     'rooms              rooms'
     'build-release      build release'
     'integration        integration release 2'
     'install            install'
     'quickstart         quickstart'
     'build-asan         build asan'
-    'unit-asan          unit asan'
+    'unit-asan          unit asan 10'
     'integration-asan   integration asan 4'
     'build-tsan         build tsan'
-    'unit-tsan          unit tsan'
+    'unit-tsan          unit tsan 20'
     'integration-tsan   integration tsan 6'
-    'build-fuzz         build fuzz'
-    'fuzz               fuzz'
+    'fuzz-and-soak      fuzz_and_soak'
     'bench              bench'
-    'soak               soak'
     'cuda               cuda'
 )
 
