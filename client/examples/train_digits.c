@@ -8,6 +8,7 @@
 #include <adamd/client.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct worker {
     const struct options *options;
@@ -76,16 +77,19 @@ static adamd_error_t *push_pull(struct worker *worker, double loss) {
     return error;
 }
 
-// The daemon does not know this registration any more: it was started anew, or the model restored.
-// The gradient is dropped; everything else is in the daemon.
-static adamd_error_t *join_again(struct worker *worker, adamd_error_t *error) {
-    if (!adamd_error_wants_register(error)) {
+// What a worker takes in its stride. STALE: it was slower than its lease, and the round closed
+// without it. Or the daemon does not know this registration any more: it was started anew, or the
+// model was restored. The gradient is dropped either way; everything else is in the daemon.
+static adamd_error_t *catch_up(struct worker *worker, adamd_error_t *error) {
+    const bool is_stale = strcmp(adamd_error_reason(error), "STALE") == 0;
+
+    if (!is_stale && !adamd_error_wants_register(error)) {
         return error;
     }
-    (void)printf("worker %llu registers again: %s\n", (unsigned long long)worker->options->rank,
+    (void)printf("worker %llu catches up: %s\n", (unsigned long long)worker->options->rank,
                  adamd_error_reason(error));
     adamd_error_destroy(error);
-    error = adamd_reregister(worker->session, NULL, NULL);
+    error = is_stale ? NULL : adamd_reregister(worker->session, NULL, NULL);
     return error != NULL ? error : pull(worker);
 }
 
@@ -101,7 +105,7 @@ static adamd_error_t *train(struct worker *worker) {
 
         error = push_pull(worker, (double)loss);
         if (error != NULL) {
-            error = join_again(worker, error);
+            error = catch_up(worker, error);
             continue;
         }
         worker->loss_sum += (double)loss;
