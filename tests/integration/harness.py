@@ -56,10 +56,14 @@ def find_binary(name="adamd"):
 
 
 def eventually(check, limit=5.0, pause=0.01):
-    """The first true value of check(), which is asked again and again for `limit` seconds."""
+    """The first true value of check(), which is asked again and again for `limit` seconds. That the
+    daemon does not take a connection is no value yet."""
     end = time.monotonic() + seconds(limit)
     while True:
-        value = check()
+        try:
+            value = check()
+        except (OSError, http.client.HTTPException):
+            value = None
         if value:
             return value
         if time.monotonic() > end:
