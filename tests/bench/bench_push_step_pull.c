@@ -305,6 +305,9 @@ static size_t parse_number(const char *text, size_t max) {
 }
 
 static void parse(struct settings *settings, int argc, char **argv) {
+    if (argc % 2 == 0) {
+        bench_fail("options: --daemon PATH, --count N, --rounds N, --workers N");
+    }
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--daemon") == 0) {
             snprintf(settings->daemon, sizeof settings->daemon, "%s", argv[i + 1]);

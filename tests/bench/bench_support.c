@@ -29,7 +29,7 @@ double bench_median(double *values, size_t count) {
 }
 
 void bench_fail(const char *what) {
-    fprintf(stderr, "%s (%s)\n", what, errno != 0 ? strerror(errno) : "no errno");
+    fprintf(stderr, "%s%s%s\n", what, errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "");
     exit(1);
 }
 
