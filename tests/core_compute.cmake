@@ -19,7 +19,7 @@ foreach(suite step ops golden)
     USES adamd_conformance)
 endforeach()
 
-foreach(noun status crc32c options layout queue)
+foreach(noun status crc32c differentiate options layout queue)
   adamd_test(NAME unit/test_${noun} SOURCES unit/test_${noun}.c USES adamd::test_backends)
 endforeach()
 
