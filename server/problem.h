@@ -52,6 +52,7 @@
     X(RANGE_OUTSIDE, "out_of_range", 416, 416, "the range lies outside")                           \
     X(CANCELLED, "canceled", 499, 499, "the caller gave up")                                       \
     X(UNSUPPORTED, "unimplemented", 501, 501, "not supported by this build or backend")            \
+    X(HOOK_FAILED, "failed_precondition", 400, 422, "a hook refused")                              \
     X(NO_MEMORY, "resource_exhausted", 429, 503, "out of memory")                                  \
     X(DEVICE_LOST, "internal", 500, 500, "the device failed")                                      \
     X(INTERNAL, "internal", 500, 500, "a defect of adamd")

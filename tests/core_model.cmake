@@ -7,6 +7,11 @@ foreach(noun workers push round manual published state model_events)
   adamd_test(NAME unit/test_${noun} SOURCES unit/test_${noun}.c USES adamd_modelkit)
 endforeach()
 
+adamd_test(NAME unit/test_actions SOURCES unit/test_actions.c USES adamd::core)
+# The lists of hooks are core's own.
+adamd_test(NAME unit/test_hooks SOURCES unit/test_hooks.c USES adamd::core
+  INCLUDES ${CMAKE_SOURCE_DIR}/core)
+
 adamd_test(NAME unit/test_model_bits SOURCES unit/test_model_bits.c USES adamd_modelkit)
 
 # Core once more, with allocations of which the test lets the n-th fail.

@@ -45,6 +45,7 @@
     X(OPERATION_RUNNING, "another operation of this kind is running")                    \
     X(CANCELLED, "the caller gave up")                                                   \
     X(UNSUPPORTED, "not supported by this build or backend")                             \
+    X(HOOK_FAILED, "a hook refused")                                                     \
     X(NO_MEMORY, "out of memory")                                                        \
     X(DEVICE_LOST, "the device failed")
 
