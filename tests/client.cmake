@@ -1,5 +1,5 @@
 # The client library, against a daemon that does what a script says.
-foreach(name IN ITEMS client_push client_calls)
+foreach(name IN ITEMS client_push client_calls client_hooks client_optim)
   adamd_test(NAME unit/test_${name}
     SOURCES unit/test_${name}.c support/client_fixture.c support/fake_daemon.c
     USES adamd_client_inside Threads::Threads)

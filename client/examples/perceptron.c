@@ -16,8 +16,12 @@ static const uint64_t shapes[TENSORS][2] = {
     {128, DIGITS_PIXELS}, {128}, {64, 128}, {64}, {DIGITS_CLASSES, 64}, {DIGITS_CLASSES},
 };
 static const adamd_tensor_t tensors[TENSORS] = {
-    {"fc1.weight", shapes[0], 2}, {"fc1.bias", shapes[1], 1},   {"fc2.weight", shapes[2], 2},
-    {"fc2.bias", shapes[3], 1},   {"fc3.weight", shapes[4], 2}, {"fc3.bias", shapes[5], 1},
+    {"fc1.weight", shapes[0], 2, ADAMD_DTYPE_FLOAT32},
+    {"fc1.bias", shapes[1], 1, ADAMD_DTYPE_FLOAT32},
+    {"fc2.weight", shapes[2], 2, ADAMD_DTYPE_FLOAT32},
+    {"fc2.bias", shapes[3], 1, ADAMD_DTYPE_FLOAT32},
+    {"fc3.weight", shapes[4], 2, ADAMD_DTYPE_FLOAT32},
+    {"fc3.bias", shapes[5], 1, ADAMD_DTYPE_FLOAT32},
 };
 
 bool complain_error(const char *doing, adamd_error_t *error) {

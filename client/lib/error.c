@@ -64,6 +64,10 @@ struct adamd_error *error_new(const char *reason, const char *format, ...) {
     return error;
 }
 
+adamd_error_t *adamd_error_new(const char *reason, const char *message) {
+    return error_new(reason, "%s", message);
+}
+
 struct adamd_error *error_argument(const char *field, const char *format, ...) {
     struct adamd_error *error = error_new("BAD_FIELD", "%s", "");
     va_list arguments;

@@ -101,6 +101,10 @@ static bool take_version(struct value value, struct http_head *head) {
     return parse_digits(value.text, value.size, &head->version);
 }
 
+static bool take_holds_from(struct value value, struct http_head *head) {
+    return parse_digits(value.text, value.size, &head->holds_from);
+}
+
 static bool copy_value(struct value value, char *text, size_t size) {
     if (value.size >= size) {
         return false;
@@ -130,6 +134,7 @@ static bool take_field(struct value name, struct value value, struct http_head *
         {"Retry-After", take_retry_after},
         {"Adamd-Generation", take_generation},
         {"Adamd-Version", take_version},
+        {"Adamd-Holds-From-Version", take_holds_from},
         {"ETag", take_etag},
         {"Content-Type", take_type},
     };

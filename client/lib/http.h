@@ -16,6 +16,7 @@ struct http_head {
     bool has_retry_after;
     uint32_t retry_after_s;
     uint64_t generation, version; // of Adamd-Generation, Adamd-Version; 0: none
+    uint64_t holds_from;          // of Adamd-Holds-From-Version
     char etag[96];
     char content_type[96];
 };

@@ -4,6 +4,7 @@
 #ifndef ADAMD_CLIENT_INTERNAL_H
 #define ADAMD_CLIENT_INTERNAL_H
 
+#include "hooks.h"
 #include "transport.h"
 
 #include "adamd/v1/adamd.pb-c.h"
@@ -22,6 +23,7 @@ struct adamd_session {
     char etag[96];           // of what was pulled last
     bool in_doubt;           // next_sequence was sent, and nobody knows what became of it ...
     uint32_t doubt_crc32c;   // ... of these bytes
+    struct hook_lists hooks;
 };
 
 /** models/{id}, models/{id}/workers/{id} */
@@ -52,6 +54,7 @@ struct rpc {
     const ProtobufCMessage *request;
     const ProtobufCMessageDescriptor *reply;
     bool once;
+    uint64_t *ret_holds_from; // Adamd-Holds-From-Version of the answer; NULL: does not matter
 };
 struct adamd_error *rpc_call(struct adamd_client *client, const struct rpc *rpc,
                              uint64_t deadline_ms, ProtobufCMessage **ret_reply);
@@ -59,6 +62,11 @@ struct adamd_error *rpc_call(struct adamd_client *client, const struct rpc *rpc,
 /** AdamOptions of `options`; `betas` is its memory. */
 void fill_adam_options(Adamd__V1__AdamOptions *message, double betas[2],
                        const struct adamd_adam_options *options);
+
+/** Never ADAMD_DTYPE_DEFAULT. */
+adamd_dtype_t dtype_of(adamd_dtype_t dtype);
+/** As safetensors calls a type that there is. */
+const char *dtype_file_name(adamd_dtype_t dtype);
 
 /** Total and overflow of pieces. False: too long for this machine. */
 bool add_bytes(uint64_t *total, uint64_t bytes);

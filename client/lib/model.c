@@ -36,27 +36,6 @@ static void finish(struct draft *draft) {
     free(draft->group_list);
 }
 
-void fill_adam_options(Adamd__V1__AdamOptions *message, double betas[2],
-                       const struct adamd_adam_options *options) {
-    betas[0] = options->beta1;
-    betas[1] = options->beta2;
-    message->betas = betas;
-    message->n_betas = 2;
-    message->lr_oneof_case = ADAMD__V1__ADAM_OPTIONS__LR_ONEOF_LR;
-    message->lr = options->lr;
-    message->eps_oneof_case = ADAMD__V1__ADAM_OPTIONS__EPS_ONEOF_EPS;
-    message->eps = options->eps;
-    message->weight_decay_oneof_case = ADAMD__V1__ADAM_OPTIONS__WEIGHT_DECAY_ONEOF_WEIGHT_DECAY;
-    message->weight_decay = options->weight_decay;
-    message->amsgrad_oneof_case = ADAMD__V1__ADAM_OPTIONS__AMSGRAD_ONEOF_AMSGRAD;
-    message->amsgrad = options->amsgrad != 0;
-    message->maximize_oneof_case = ADAMD__V1__ADAM_OPTIONS__MAXIMIZE_ONEOF_MAXIMIZE;
-    message->maximize = options->maximize != 0;
-    message->decoupled_weight_decay_oneof_case =
-        ADAMD__V1__ADAM_OPTIONS__DECOUPLED_WEIGHT_DECAY_ONEOF_DECOUPLED_WEIGHT_DECAY;
-    message->decoupled_weight_decay = options->decoupled_weight_decay != 0;
-}
-
 static struct adamd_error *draft_tensors(struct draft *draft,
                                          const struct adamd_model_options *options) {
     size_t count = options->tensor_count;
@@ -76,9 +55,12 @@ static struct adamd_error *draft_tensors(struct draft *draft,
             return error_argument("tensors", "tensor %zu needs a key and at most %d dimensions", i,
                                   RANK_MAX);
         }
+        if (adamd_dtype_size(tensor->dtype) == 0) {
+            return error_argument("tensors", "tensor %zu has no type that there is", i);
+        }
         draft->tensors[i] = (Adamd__V1__Tensor)ADAMD__V1__TENSOR__INIT;
         draft->tensors[i].key = (char *)tensor->key;
-        draft->tensors[i].data_type = ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT32;
+        draft->tensors[i].data_type = (Adamd__V1__DataType)dtype_of(tensor->dtype);
         draft->tensors[i].shape = (uint64_t *)tensor->shape;
         draft->tensors[i].n_shape = tensor->rank;
         draft->tensor_list[i] = &draft->tensors[i];
@@ -234,7 +216,17 @@ static struct adamd_error *take_message(ProtobufCMessage *reply, adamd_model_t *
     for (size_t i = 0; i < model->message->n_tensors; i++) {
         const Adamd__V1__Tensor *tensor = model->message->tensors[i];
         model->tensors[i] = (struct adamd_tensor){
-            .key = tensor->key, .shape = tensor->shape, .rank = tensor->n_shape};
+            .key = tensor->key,
+            .shape = tensor->shape,
+            .rank = tensor->n_shape,
+            .dtype = dtype_of((adamd_dtype_t)tensor->data_type),
+        };
+        if (adamd_dtype_size(model->tensors[i].dtype) == 0) {
+            struct adamd_error *error = error_new(
+                "BAD_ANSWER", "%s has a type that this library does not know", tensor->key);
+            adamd_model_destroy(model);
+            return error;
+        }
     }
     *ret_model = model;
     return NULL;
@@ -304,4 +296,12 @@ size_t adamd_model_tensor_count(const adamd_model_t *model) {
 
 const adamd_tensor_t *adamd_model_tensor(const adamd_model_t *model, size_t index) {
     return index < model->message->n_tensors ? &model->tensors[index] : NULL;
+}
+
+size_t adamd_model_tensor_group(const adamd_model_t *model, size_t index) {
+    return index < model->message->n_tensors ? model->message->tensors[index]->group : SIZE_MAX;
+}
+
+size_t adamd_model_group_count(const adamd_model_t *model) {
+    return model->message->n_param_groups;
 }

@@ -22,9 +22,9 @@ static cJSON *entry_of(const struct adamd_tensor *tensor, uint64_t begin, uint64
         cJSON_AddItemToArray(shape, cJSON_CreateRaw(text));
         elements *= tensor->shape[i];
     }
-    *ret_end = begin + elements * sizeof(float);
+    *ret_end = begin + elements * adamd_dtype_size(tensor->dtype);
     snprintf(text, sizeof text, "[%" PRIu64 ",%" PRIu64 "]", begin, *ret_end);
-    cJSON_AddStringToObject(entry, "dtype", "F32");
+    cJSON_AddStringToObject(entry, "dtype", dtype_file_name(tensor->dtype));
     cJSON_AddRawToObject(entry, "data_offsets", text);
     return entry;
 }

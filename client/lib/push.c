@@ -49,6 +49,9 @@ static struct adamd_error *check_options(const struct adamd_push_options *option
             return error_argument("metrics", "the key of metric %zu has not 1 to 64 bytes", i);
         }
     }
+    if (adamd_dtype_size(options->dtype) == 0) {
+        return error_argument("dtype", "there is no such type");
+    }
     if ((options->flat != NULL) == (options->gradients != NULL && options->gradient_count > 0)) {
         return error_argument("gradients", "expected either gradients or flat");
     }
@@ -61,11 +64,8 @@ static struct adamd_error *check_gradient(const struct adamd_push_options *optio
     if (i > 0 && gradient->tensor <= options->gradients[i - 1].tensor) {
         return error_argument("gradients", "gradient %zu: tensors do not ascend", i);
     }
-    if (gradient->data == NULL && gradient->count > 0) {
+    if (gradient->data == NULL && gradient->byte_size > 0) {
         return error_argument("gradients", "gradient %zu has no data", i);
-    }
-    if (gradient->count > SIZE_MAX / sizeof(float)) {
-        return error_argument("gradients", "gradient %zu is too long", i);
     }
     return NULL;
 }
@@ -82,16 +82,15 @@ static struct adamd_error *take_gradients(struct push *push) {
     for (size_t i = 0; i < options->gradient_count; i++) {
         const struct adamd_gradient *gradient = &options->gradients[i];
         struct adamd_error *error = check_gradient(options, i);
-        if (error == NULL &&
-            !add_bytes(&push->byte_size, (uint64_t)gradient->count * sizeof(float))) {
+        if (error == NULL && !add_bytes(&push->byte_size, gradient->byte_size)) {
             error = error_argument("gradients", "together too long");
         }
         if (error != NULL) {
             return error;
         }
         push->tensors[i] = gradient->tensor;
-        push->body[i + 1] = (struct iovec){.iov_base = (void *)gradient->data,
-                                           .iov_len = gradient->count * sizeof(float)};
+        push->body[i + 1] =
+            (struct iovec){.iov_base = (void *)gradient->data, .iov_len = gradient->byte_size};
     }
     return NULL;
 }
@@ -132,7 +131,7 @@ static void fill_header(const struct push *push, Adamd__V1__PushHeader *header) 
     header->generation = session->generation;
     header->epoch = session->epoch;
     header->sequence = session->next_sequence;
-    header->data_type = ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT32;
+    header->data_type = (Adamd__V1__DataType)push->options.dtype;
     header->layout_digest = (char *)session->layout_digest;
     header->byte_size = push->byte_size;
     header->replace = push->options.replace != 0;

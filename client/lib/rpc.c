@@ -39,6 +39,9 @@ static struct adamd_error *receive_reply(void *arg, const struct http_head *head
         error = unpack(reply->rpc->reply, bytes, size, &reply->message);
         free(bytes);
     }
+    if (error == NULL && reply->rpc->ret_holds_from != NULL) {
+        *reply->rpc->ret_holds_from = head->holds_from;
+    }
     return error;
 }
 

@@ -194,7 +194,10 @@ adamd_error_t *adamd_deregister(adamd_session_t *session, uint32_t timeout_ms) {
 }
 
 void adamd_session_destroy(adamd_session_t *session) {
-    free(session);
+    if (session != NULL) {
+        hooks_finish(&session->hooks);
+        free(session);
+    }
 }
 
 uint64_t adamd_session_epoch(const adamd_session_t *session) {

@@ -115,7 +115,7 @@ static void make_model(struct run *run, adamd_client_t *client, const float *sta
     adamd_model_options_t options = ADAMD_MODEL_OPTIONS_INIT;
     adamd_policy_t policy = ADAMD_POLICY_INIT;
     const uint64_t shape = run->settings->count;
-    const adamd_tensor_t tensor = {"w", &shape, 1};
+    const adamd_tensor_t tensor = {.key = "w", .shape = &shape, .rank = 1};
     const adamd_data_t data = {start, run->bytes};
     adamd_model_t *model = NULL;
 

@@ -108,8 +108,8 @@ static adamd_client_t *connect_to(const char *endpoint, const char *worker) {
 // "w" of 2 x 3 and "b", a scalar; or "w" of MANY. All zeros.
 static void make_model(adamd_client_t *client, adamd_trigger_t trigger, int is_large) {
     const uint64_t small[] = {2, 3}, large[] = {MANY};
-    const adamd_tensor_t tensors[] = {{"w", is_large ? large : small, is_large ? 1 : 2},
-                                      {"b", NULL, 0}};
+    const adamd_tensor_t tensors[] = {
+        {.key = "w", .shape = is_large ? large : small, .rank = is_large ? 1 : 2}, {.key = "b"}};
     adamd_adam_options_t adam = ADAMD_ADAM_OPTIONS_INIT;
     adamd_policy_t policy = ADAMD_POLICY_INIT;
     adamd_model_options_t options = ADAMD_MODEL_OPTIONS_INIT;
@@ -207,7 +207,7 @@ START_TEST(what_the_daemon_refuses_leaves_no_trace)
 {
     struct daemon daemon;
     float gradient[COUNT] = {1, NAN, 1, 1, 1, 1, 1};
-    const adamd_gradient_t pieces[] = {{1, gradient, 1}, {9, gradient, 1}};
+    const adamd_gradient_t pieces[] = {{1, gradient, 4}, {9, gradient, 4}};
     adamd_push_options_t push = push_of(gradient, COUNT), strange = ADAMD_PUSH_OPTIONS_INIT;
     adamd_push_result_t pushed = ADAMD_PUSH_RESULT_INIT;
     adamd_session_t *session = NULL, *other = NULL;
@@ -382,7 +382,8 @@ START_TEST(large_gradients_arrive_whole)
     struct daemon daemon;
     float *gradient = malloc((MANY + 1) * sizeof *gradient),
           *values = malloc((MANY + 1) * sizeof *values);
-    const adamd_gradient_t pieces[] = {{0, gradient, MANY}, {1, gradient + MANY, 1}};
+    const adamd_gradient_t pieces[] = {{0, gradient, MANY * sizeof *gradient},
+                                       {1, gradient + MANY, sizeof *gradient}};
     const adamd_buffer_t buffers[] = {{values, 12345},
                                       {(char *)values + 12345, (MANY + 1) * 4 - 12345}};
     adamd_push_options_t push = ADAMD_PUSH_OPTIONS_INIT;

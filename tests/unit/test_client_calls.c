@@ -282,7 +282,8 @@ START_TEST(a_model_is_made_as_it_was_described)
     const uint64_t shape[] = {10, 64};
     const char *const decayed[] = {"w"};
     const adamd_adam_options_t adamw = ADAMD_ADAMW_OPTIONS_INIT;
-    const adamd_tensor_t tensors[] = {{"w", shape, 2}, {"b", shape, 1}};
+    const adamd_tensor_t tensors[] = {{"w", shape, 2, ADAMD_DTYPE_DEFAULT},
+                                      {"b", shape, 1, ADAMD_DTYPE_BFLOAT16}};
     const adamd_param_group_t group = {decayed, 1, &adamw};
     adamd_policy_t policy = ADAMD_POLICY_INIT;
     adamd_model_options_t options = ADAMD_MODEL_OPTIONS_INIT;

@@ -38,8 +38,8 @@ START_TEST(a_push_carries_its_head_and_the_bytes)
     struct client_fixture fixture;
     adamd_push_options_t options = ADAMD_PUSH_OPTIONS_INIT;
     adamd_push_result_t result = ADAMD_PUSH_RESULT_INIT;
-    const adamd_gradient_t pieces[] = {{.tensor = 2, .data = gradient, .count = 1},
-                                       {.tensor = 5, .data = gradient + 1, .count = 3}};
+    const adamd_gradient_t pieces[] = {{.tensor = 2, .data = gradient, .byte_size = 4},
+                                       {.tensor = 5, .data = gradient + 1, .byte_size = 12}};
     const adamd_metric_t metric = {.key = "loss", .value = 0.5};
     Adamd__V1__PushHeader *header = NULL;
 
@@ -445,8 +445,8 @@ END_TEST
 START_TEST(arguments_that_cannot_be_are_named)
 {
     const struct fake_line lines[] = {answer_registered(9, sizeof gradient)};
-    const adamd_gradient_t twice[] = {{.tensor = 1, .data = gradient, .count = 1},
-                                      {.tensor = 1, .data = gradient, .count = 1}};
+    const adamd_gradient_t twice[] = {{.tensor = 1, .data = gradient, .byte_size = 4},
+                                      {.tensor = 1, .data = gradient, .byte_size = 4}};
     struct client_fixture fixture;
     adamd_push_options_t options = ADAMD_PUSH_OPTIONS_INIT;
     adamd_error_t *error = NULL;

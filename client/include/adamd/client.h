@@ -26,12 +26,16 @@
  * gradients are written to the socket from where they lie, parameters are read to where they shall
  * be.
  *
- * Threads. The library has no threads, no global state and raises no signals. A client is one
- * connection: one thread at a time may use it and its sessions. Workers of one process that shall
- * push at the same time have a client each.
+ * Threads. The library has no threads and raises no signals; its only global state are the
+ * process-wide hooks. A client is one connection: one thread at a time may use it and its sessions.
+ * Workers of one process that shall push at the same time have a client each.
  *
- * Structs that start with `size` may grow at their end; start them with their _INIT macro. Numbers
- * are little-endian float32, as on every host that is supported.
+ * Hooks and closures. adamd_step_closure(), adamd_state_dict() and adamd_load_state_dict() are
+ * step(closure), state_dict() and load_state_dict() of torch.optim.Optimizer, with its hooks. See
+ * "Hooks". The other calls are what these are made of, and run none.
+ *
+ * Structs that start with `size` may grow at their end; start them with their _INIT macro. Tensors
+ * are little-endian and row-major, of the type that each has.
  */
 #ifndef ADAMD_CLIENT_H
 #define ADAMD_CLIENT_H
@@ -90,6 +94,9 @@ ADAMD_EXPORT int adamd_error_is_fatal(const adamd_error_t *error);
 ADAMD_EXPORT int adamd_error_wants_register(const adamd_error_t *error);
 /** NULL is harmless. */
 ADAMD_EXPORT void adamd_error_destroy(adamd_error_t *error);
+/** How a closure or a hook of the caller's says that it failed. Copies its arguments; never NULL.
+ */
+ADAMD_EXPORT adamd_error_t *adamd_error_new(const char *reason, const char *message);
 
 /* --------------------------------------------------------------------------- configuration */
 
@@ -121,17 +128,33 @@ ADAMD_EXPORT void adamd_client_destroy(adamd_client_t *client);
 
 /* ---------------------------------------------------------------------------------- models */
 
+/** PyTorch's None, True, False. */
+typedef enum adamd_tristate {
+    ADAMD_TRISTATE_NONE = 0,
+    ADAMD_TRISTATE_TRUE = 1,
+    ADAMD_TRISTATE_FALSE = -1
+} adamd_tristate_t;
+
 /** The options of torch.optim.Adam, with its defaults. */
 typedef struct adamd_adam_options {
     size_t size;
     double lr, beta1, beta2, eps, weight_decay;
     int amsgrad, maximize, decoupled_weight_decay;
+    /* Which of PyTorch's three roundings float16 and bfloat16 get. */
+    adamd_tristate_t foreach, fused;
+    int capturable, differentiable;
 } adamd_adam_options_t;
-#define ADAMD_ADAM_OPTIONS_INIT \
-    { sizeof(adamd_adam_options_t), 1e-3, 0.9, 0.999, 1e-8, 0.0, 0, 0, 0 }
+#define ADAMD_ADAM_OPTIONS_INIT                                                                  \
+    {                                                                                            \
+        sizeof(adamd_adam_options_t), 1e-3, 0.9, 0.999, 1e-8, 0.0, 0, 0, 0, ADAMD_TRISTATE_NONE, \
+            ADAMD_TRISTATE_NONE, 0, 0                                                            \
+    }
 /** ... of torch.optim.AdamW */
-#define ADAMD_ADAMW_OPTIONS_INIT \
-    { sizeof(adamd_adam_options_t), 1e-3, 0.9, 0.999, 1e-8, 0.01, 0, 0, 1 }
+#define ADAMD_ADAMW_OPTIONS_INIT                                                                  \
+    {                                                                                             \
+        sizeof(adamd_adam_options_t), 1e-3, 0.9, 0.999, 1e-8, 0.01, 0, 0, 1, ADAMD_TRISTATE_NONE, \
+            ADAMD_TRISTATE_NONE, 0, 0                                                             \
+    }
 
 typedef enum adamd_trigger {
     ADAMD_TRIGGER_BARRIER = 1,   /* a step per round: the mean over workers, by ascending rank */
@@ -164,11 +187,27 @@ typedef struct adamd_policy {
             UINT64_MAX                                                                       \
     }
 
-/** One parameter, float32. */
+/** What a tensor's elements are; 0 is float32. A complex number is its real part, then its
+ * imaginary one. */
+typedef enum adamd_dtype {
+    ADAMD_DTYPE_DEFAULT = 0,
+    ADAMD_DTYPE_FLOAT32 = 1,
+    ADAMD_DTYPE_FLOAT16 = 2,
+    ADAMD_DTYPE_BFLOAT16 = 3,
+    ADAMD_DTYPE_FLOAT64 = 4,
+    ADAMD_DTYPE_COMPLEX64 = 5,
+    ADAMD_DTYPE_COMPLEX128 = 6
+} adamd_dtype_t;
+
+/** Bytes of an element; 0 for what is no type. */
+ADAMD_EXPORT size_t adamd_dtype_size(adamd_dtype_t dtype);
+
+/** One parameter. */
 typedef struct adamd_tensor {
     const char *key;       /* the framework's name, for example "fc1.weight" */
     const uint64_t *shape; /* row-major */
     size_t rank;           /* 0: a scalar */
+    adamd_dtype_t dtype;
 } adamd_tensor_t;
 
 /** One of optimizer.param_groups. */
@@ -218,8 +257,32 @@ ADAMD_EXPORT uint64_t adamd_model_byte_size(const adamd_model_t *model);
 /** Of keys, types and shapes: equal means that the same buffers fit. */
 ADAMD_EXPORT const char *adamd_model_layout_digest(const adamd_model_t *model);
 ADAMD_EXPORT size_t adamd_model_tensor_count(const adamd_model_t *model);
-/** The tensor of an index, or NULL past the end. */
+/** The tensor of an index, or NULL past the end. Its type is never ADAMD_DTYPE_DEFAULT. */
 ADAMD_EXPORT const adamd_tensor_t *adamd_model_tensor(const adamd_model_t *model, size_t index);
+/** The group that a tensor is in, and how many there are. */
+ADAMD_EXPORT size_t adamd_model_tensor_group(const adamd_model_t *model, size_t index);
+ADAMD_EXPORT size_t adamd_model_group_count(const adamd_model_t *model);
+
+typedef struct adamd_set_options {
+    size_t size;
+    const char *model; /* NULL: the configuration's */
+    /* By group, in order; a NULL stays as it is, and so do groups past the end. */
+    const adamd_adam_options_t *const *groups;
+    size_t group_count;
+    const adamd_adam_options_t *all; /* instead of `groups`: of every group */
+    uint32_t timeout_ms;
+} adamd_set_options_t;
+#define ADAMD_SET_OPTIONS_INIT \
+    { sizeof(adamd_set_options_t), NULL, NULL, 0, NULL, 0 }
+
+/**
+ * Changes options while the model trains, as an edit of optimizer.param_groups: all of them or, if
+ * one is refused, none. `ret_version` (may be NULL) is the version from which they hold. `foreach`
+ * and `fused` become False where they are None: the daemon chooses the same arithmetic for both.
+ */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_set_options(adamd_client_t *client,
+                                                            const adamd_set_options_t *options,
+                                                            uint64_t *ret_version);
 
 /** A piece of memory to write from. */
 typedef struct adamd_data {
@@ -327,11 +390,11 @@ ADAMD_EXPORT uint64_t adamd_session_sequence(const adamd_session_t *session);
  * may be another.
  */
 
-/** The gradient of one tensor. */
+/** The gradient of one tensor: all of it. */
 typedef struct adamd_gradient {
     uint32_t tensor; /* index in the model's table */
     const void *data;
-    size_t count; /* elements; all of the tensor */
+    size_t byte_size;
 } adamd_gradient_t;
 
 /** A number that goes with a push, for example its loss: averaged over a step's contributions. */
@@ -359,9 +422,13 @@ typedef struct adamd_push_options {
     const adamd_metric_t *metrics;
     size_t metric_count; /* at most 64 */
     uint32_t timeout_ms;
+    adamd_dtype_t dtype; /* of every gradient; ADAMD_DTYPE_DEFAULT: each has its tensor's */
 } adamd_push_options_t;
-#define ADAMD_PUSH_OPTIONS_INIT \
-    { sizeof(adamd_push_options_t), NULL, 0, NULL, 0, ADAMD_LAST_PULLED, 1.0, 0, NULL, 0, 0 }
+#define ADAMD_PUSH_OPTIONS_INIT                                                                \
+    {                                                                                          \
+        sizeof(adamd_push_options_t), NULL, 0, NULL, 0, ADAMD_LAST_PULLED, 1.0, 0, NULL, 0, 0, \
+            ADAMD_DTYPE_DEFAULT                                                                \
+    }
 
 typedef struct adamd_push_result {
     size_t size;
@@ -464,6 +531,161 @@ ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_optim_step(adamd_session_t *sess
 /** Drops what is accumulated: to no gradient at all, as PyTorch does by default, or to zeros. */
 ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_zero_grad(adamd_session_t *session, int set_to_none,
                                                           uint32_t timeout_ms);
+
+/* ------------------------------------------------------------------------------------- state */
+
+/**
+ * All of a model's state as the bytes of a file: parameters, moments, steps and options. Immutable
+ * once made.
+ */
+typedef struct adamd_state_dict adamd_state_dict_t;
+
+/** Of bytes that the caller has, for example a file's; copies them. NULL: out of memory. */
+ADAMD_EXPORT adamd_state_dict_t *adamd_state_dict_new(const void *data, size_t byte_size);
+/** NULL is harmless. */
+ADAMD_EXPORT void adamd_state_dict_destroy(adamd_state_dict_t *dict);
+ADAMD_EXPORT const void *adamd_state_dict_data(const adamd_state_dict_t *dict);
+ADAMD_EXPORT size_t adamd_state_dict_byte_size(const adamd_state_dict_t *dict);
+/** 0 if the bytes are the caller's. */
+ADAMD_EXPORT uint64_t adamd_state_dict_version(const adamd_state_dict_t *dict);
+
+typedef struct adamd_state_options {
+    size_t size;
+    const char *model;  /* NULL: the configuration's, or the session's */
+    const char *format; /* "safetensors", "pt"; NULL: safetensors. Not looked at when writing. */
+    uint32_t timeout_ms;
+} adamd_state_options_t;
+#define ADAMD_STATE_OPTIONS_INIT \
+    { sizeof(adamd_state_options_t), NULL, NULL, 0 }
+
+/** Reads the state of one version into memory. */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_read_state(adamd_client_t *client,
+                                                           const adamd_state_options_t *options,
+                                                           adamd_state_dict_t **ret_dict);
+/** ... into a regular file that is open for writing, from its offset on, which is left where it
+ * was. What is there is undefined if the call fails. */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_save_state(adamd_client_t *client,
+                                                           const adamd_state_options_t *options,
+                                                           int fd, adamd_pull_result_t *result);
+
+/**
+ * Replaces all of a model's state, whatever it was: the pieces together are a file as the daemon
+ * reads it. The generation goes up and workers must register again.
+ */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_write_state(adamd_client_t *client,
+                                                            const adamd_state_options_t *options,
+                                                            const adamd_data_t *pieces,
+                                                            size_t piece_count);
+/** ... from a regular file that is open for reading, from its offset to its end. It may not change
+ *  meanwhile. */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *
+adamd_restore_state(adamd_client_t *client, const adamd_state_options_t *options, int fd);
+
+/** optimizer.state_dict(): pre-hooks, adamd_read_state() of the session's model, post-hooks. */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_state_dict(adamd_session_t *session,
+                                                           const adamd_state_options_t *options,
+                                                           adamd_state_dict_t **ret_dict);
+/** optimizer.load_state_dict(): pre-hooks, adamd_write_state(), adamd_reregister(), post-hooks.
+ *  `dict` stays the caller's. Pull before the next gradient is computed. `result` may be NULL. */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *
+adamd_load_state_dict(adamd_session_t *session, const adamd_state_options_t *options,
+                      const adamd_state_dict_t *dict, adamd_register_result_t *result);
+
+/* ------------------------------------------------------------------------------------- hooks */
+
+/*
+ * By the rules of torch.optim.Optimizer. A list runs in the order of registration; `prepend` moves
+ * a new hook to the very front. Around adamd_step_closure(): process-wide pre-hooks, those of the
+ * session, the step, the post-hooks of the session, process-wide ones. What one hook changed, the
+ * later ones see, and so does the call. A hook that returns an error ends its list, and the call
+ * fails with that error: after a pre-hook nothing was sent, after a post-hook it was done.
+ * Post-hooks do not run when the call failed. A list that changes while it runs is run as it was
+ * when it began: who was added waits for the next time, who was removed is called this once more.
+ *
+ * Process-wide hooks may be registered and removed by any thread; they run on the thread of the
+ * call.
+ */
+
+typedef enum adamd_hook_event {
+    ADAMD_STEP_PRE = 0,
+    ADAMD_STEP_POST = 1,
+    ADAMD_STATE_DICT_PRE = 2,
+    ADAMD_STATE_DICT_POST = 3,
+    ADAMD_LOAD_STATE_DICT_PRE = 4,
+    ADAMD_LOAD_STATE_DICT_POST = 5
+} adamd_hook_event_t;
+
+/** What a step is made of. A hook may put another struct in the place of each, which must stay
+ * until the call returns. */
+typedef struct adamd_step_args {
+    size_t size;
+    const adamd_push_options_t *push;
+    const adamd_pull_options_t *pull; /* NULL: parameters are not pulled */
+    const adamd_step_options_t *step; /* MANUAL; NULL: the defaults */
+} adamd_step_args_t;
+#define ADAMD_STEP_ARGS_INIT \
+    { sizeof(adamd_step_args_t), NULL, NULL, NULL }
+
+/** What a hook is called with. */
+typedef struct adamd_hook_call {
+    size_t size;
+    adamd_hook_event_t event;
+    adamd_session_t *session;
+    adamd_step_args_t *args; /* of a step, which owns them: for a pre-hook to change; else NULL */
+    /* state_dict post, load_state_dict pre: see adamd_hook_replace(); else NULL */
+    const adamd_state_dict_t *dict;
+} adamd_hook_call_t;
+
+/** NULL: go on. */
+typedef adamd_error_t *adamd_hook_fn_t(void *arg, adamd_hook_call_t *call);
+
+typedef struct adamd_hook {
+    adamd_hook_fn_t *run;
+    void (*release)(void *arg); /* when it was removed and runs no more; may be NULL */
+    void *arg;
+} adamd_hook_t;
+
+/** Puts `dict` in the place of `call->dict`, and takes it over. BAD_FIELD for another event; then
+ *  `dict` stays the caller's. */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_hook_replace(adamd_hook_call_t *call,
+                                                             adamd_state_dict_t *dict);
+
+/**
+ * Registers a hook of a session. `ret_id` is its handle, from one counter for the whole process.
+ * BAD_FIELD: `prepend` of a step event, which PyTorch has not. On failure the hook is the caller's.
+ */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_register_hook(adamd_session_t *session,
+                                                              adamd_hook_event_t event,
+                                                              const adamd_hook_t *hook, int prepend,
+                                                              uint64_t *ret_id);
+/** The handle's remove(). 0: it was gone already, which is no error. */
+ADAMD_EXPORT int adamd_remove_hook(adamd_session_t *session, uint64_t id);
+
+/** register_optimizer_step_pre_hook and _post_hook: of all sessions. `event` is one of these two.
+ */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *
+adamd_register_optimizer_hook(adamd_hook_event_t event, const adamd_hook_t *hook, uint64_t *ret_id);
+ADAMD_EXPORT int adamd_remove_optimizer_hook(uint64_t id);
+
+/* ----------------------------------------------------------------------------------- closures */
+
+/** Evaluates the model: computes the gradients that `args` point to, and the loss. */
+typedef adamd_error_t *adamd_closure_t(void *arg, double *ret_loss);
+
+/**
+ * optimizer.step(closure): pre-hooks; `closure`, exactly once; a push of the gradients with the
+ * loss as metric "loss"; a step, which under MANUAL is adamd_optim_step(); a pull, if `args` ask
+ * for it, in the same round trip where that is possible; post-hooks. `closure` NULL: the gradients
+ * are there already, and no loss is reported. The results may be NULL; under MANUAL the version of
+ * `push_result` is that of the step.
+ *
+ * If it fails, what holds for adamd_push_pull() holds here. A push in doubt is repeated by
+ * adamd_push_pull() with the same gradients; this call would evaluate the closure again.
+ */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *
+adamd_step_closure(adamd_session_t *session, adamd_closure_t *closure, void *closure_arg,
+                   const adamd_step_args_t *args, double *ret_loss,
+                   adamd_push_result_t *push_result, adamd_pull_result_t *pull_result);
 
 #ifdef __cplusplus
 }
