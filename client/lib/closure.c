@@ -82,7 +82,7 @@ static struct adamd_error *send_step(struct step *step, const struct adamd_step_
     return error;
 }
 
-static struct adamd_error *run(struct step *step, adamd_closure_t *closure, void *closure_arg,
+static struct adamd_error *run(struct step *step, adamd_closure_t closure, void *closure_arg,
                                struct hook_call *call, double *ret_loss) {
     const struct adamd_step_args *args = call->call.args;
     double loss = 0.0;
@@ -106,7 +106,7 @@ static struct adamd_error *run(struct step *step, adamd_closure_t *closure, void
     return error;
 }
 
-adamd_error_t *adamd_step_closure(adamd_session_t *session, adamd_closure_t *closure,
+adamd_error_t *adamd_step_closure(adamd_session_t *session, adamd_closure_t closure,
                                   void *closure_arg, const adamd_step_args_t *args,
                                   double *ret_loss, adamd_push_result_t *push_result,
                                   adamd_pull_result_t *pull_result) {

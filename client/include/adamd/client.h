@@ -637,10 +637,10 @@ typedef struct adamd_hook_call {
 } adamd_hook_call_t;
 
 /** NULL: go on. */
-typedef adamd_error_t *adamd_hook_fn_t(void *arg, adamd_hook_call_t *call);
+typedef adamd_error_t *(*adamd_hook_fn_t)(void *arg, adamd_hook_call_t *call);
 
 typedef struct adamd_hook {
-    adamd_hook_fn_t *run;
+    adamd_hook_fn_t run;
     void (*release)(void *arg); /* when it was removed and runs no more; may be NULL */
     void *arg;
 } adamd_hook_t;
@@ -670,7 +670,7 @@ ADAMD_EXPORT int adamd_remove_optimizer_hook(uint64_t id);
 /* ----------------------------------------------------------------------------------- closures */
 
 /** Evaluates the model: computes the gradients that `args` point to, and the loss. */
-typedef adamd_error_t *adamd_closure_t(void *arg, double *ret_loss);
+typedef adamd_error_t *(*adamd_closure_t)(void *arg, double *ret_loss);
 
 /**
  * optimizer.step(closure): pre-hooks; `closure`, exactly once; a push of the gradients with the
@@ -683,7 +683,7 @@ typedef adamd_error_t *adamd_closure_t(void *arg, double *ret_loss);
  * adamd_push_pull() with the same gradients; this call would evaluate the closure again.
  */
 ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *
-adamd_step_closure(adamd_session_t *session, adamd_closure_t *closure, void *closure_arg,
+adamd_step_closure(adamd_session_t *session, adamd_closure_t closure, void *closure_arg,
                    const adamd_step_args_t *args, double *ret_loss,
                    adamd_push_result_t *push_result, adamd_pull_result_t *pull_result);
 
