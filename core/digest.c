@@ -35,6 +35,41 @@ static void add_options(XXH3_state_t *hash, const struct adamd_options *options)
     add_number(hash, (uint64_t)options->fused);
 }
 
+static void add_text(XXH3_state_t *hash, const char *text) {
+    const size_t size = strlen(text);
+
+    add_number(hash, size);
+    (void)XXH3_128bits_update(hash, text, size);
+}
+
+// Only what is there: the digest of a model without any of it is that of the first format.
+static void add_keys(XXH3_state_t *hash, const struct adamd_options *options,
+                     const struct adamd_group_keys *keys) {
+    enum { TENSOR_LR = 1, TENSOR_BETAS, EXTRA, UNNAMED, NAME };
+
+    if (options->lr_is_tensor) {
+        add_number(hash, TENSOR_LR);
+    }
+    if (options->betas_are_tensors) {
+        add_number(hash, TENSOR_BETAS);
+    }
+    if (keys == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < keys->extra_count; i++) {
+        add_number(hash, EXTRA);
+        add_text(hash, keys->extras[i].key);
+        add_text(hash, keys->extras[i].value);
+    }
+    if (keys->unnamed) {
+        add_number(hash, UNNAMED);
+    }
+    for (uint32_t i = 0; i < keys->name_count; i++) {
+        add_number(hash, NAME);
+        add_text(hash, keys->names[i]);
+    }
+}
+
 // An array that is NULL was never written: zeros.
 static void add_array(XXH3_state_t *hash, const struct adamd_layout *layout,
                       const unsigned char *array) {
@@ -67,6 +102,7 @@ void adamd_state_digest(const struct adamd_layout *layout, const struct adamd_ca
     add_number(&hash, group_count);
     for (uint32_t i = 0; i < group_count; i++) {
         add_options(&hash, &capture->options[i]);
+        add_keys(&hash, &capture->options[i], capture->keys != NULL ? capture->keys[i] : NULL);
         amsgrad = amsgrad || capture->options[i].amsgrad;
     }
     for (uint32_t i = 0; i < layout->tensor_count; i++) {

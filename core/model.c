@@ -38,25 +38,24 @@ enum adamd_status adamd_policy_check(const struct adamd_policy *policy, struct a
     return ADAMD_OK;
 }
 
-static enum adamd_status check_group(const struct adamd_model_spec *spec, uint32_t group,
-                                     uint32_t *group_of, struct adamd_fault *fault) {
+// The one group's parameters, which no other may have.
+static enum adamd_status check_members(const struct adamd_model_spec *spec, uint32_t group,
+                                       uint32_t *group_of, struct adamd_fault *fault) {
     const struct adamd_group_spec *entry = &spec->groups[group];
     char field[96];
-    enum adamd_status status = adamd_options_check(&entry->options, fault);
 
-    if (status != ADAMD_OK) {
-        if (fault != NULL) {
-            (void)snprintf(field, sizeof field, "param_groups[%u].%.48s", group, fault->field);
-            memcpy(fault->field, field, sizeof fault->field);
-        }
-        return status;
-    }
     (void)snprintf(field, sizeof field, "param_groups[%u].tensors", group);
     for (uint32_t i = 0; i < entry->tensor_count; i++) {
         const uint32_t tensor = entry->tensors[i];
         if (tensor >= spec->tensor_count) {
             return adamd_fail(fault, ADAMD_BAD_FIELD, field, "there is no tensor %u: there are %u",
                               tensor, spec->tensor_count);
+        }
+        if (group_of[tensor] == group) {
+            return adamd_fail(fault, ADAMD_BAD_FIELD, field,
+                              "optimizer contains a parameter group with duplicate parameters: "
+                              "tensor %u",
+                              tensor);
         }
         if (group_of[tensor] != UINT32_MAX) {
             return adamd_fail(fault, ADAMD_BAD_FIELD, field,
@@ -68,9 +67,23 @@ static enum adamd_status check_group(const struct adamd_model_spec *spec, uint32
     return ADAMD_OK;
 }
 
+static enum adamd_status check_group(const struct adamd_model_spec *spec, uint32_t group,
+                                     uint32_t *group_of, struct adamd_fault *fault) {
+    const struct adamd_group_spec *entry = &spec->groups[group];
+    enum adamd_status status =
+        group_check(&entry->options, &entry->keys, entry->tensor_count, fault);
+
+    if (status == ADAMD_OK && group > 0) {
+        status = groups_check_names(entry->keys.unnamed, spec->groups[0].keys.unnamed, fault);
+    }
+    return status != ADAMD_OK ? group_fail_at(fault, status, group)
+                              : check_members(spec, group, group_of, fault);
+}
+
 static enum adamd_status check_groups(const struct adamd_model_spec *spec, uint32_t *group_of,
                                       struct adamd_fault *fault) {
     enum adamd_status status = ADAMD_OK;
+    uint64_t bytes = 0;
 
     if (spec->group_count == 0 || spec->group_count > ADAMD_GROUPS_MAX) {
         return adamd_fail(fault, ADAMD_BAD_FIELD, "param_groups",
@@ -82,7 +95,9 @@ static enum adamd_status check_groups(const struct adamd_model_spec *spec, uint3
     }
     for (uint32_t i = 0; i < spec->group_count && status == ADAMD_OK; i++) {
         status = check_group(spec, i, group_of, fault);
+        bytes += status == ADAMD_OK ? extras_bytes(&spec->groups[i].keys) : 0;
     }
+    status = status == ADAMD_OK ? extras_check_bytes(bytes, fault) : status;
     for (uint32_t i = 0; i < spec->tensor_count && status == ADAMD_OK; i++) {
         if (group_of[i] == UINT32_MAX) {
             status = adamd_fail(fault, ADAMD_BAD_FIELD, "param_groups",
@@ -189,6 +204,7 @@ static void free_model(struct adamd_model *model) {
     }
     for (uint32_t i = 0; model->groups != NULL && i < model->group_count; i++) {
         free(model->groups[i].tensors);
+        adamd_group_keys_drop(model->groups[i].keys);
     }
     free(model->groups);
     free(model->group_of);
@@ -207,9 +223,12 @@ static bool copy_groups(struct adamd_model *model, const struct adamd_model_spec
         struct group *group = &model->groups[i];
         const size_t bytes = from->tensor_count * sizeof group->tensors[0];
         group->options = from->options;
+        adamd_options_round(&group->options);
+        group->since = 1;
+        group->keys = adamd_group_keys_create(&from->keys);
         group->tensor_count = from->tensor_count;
         group->tensors = malloc(bytes > 0 ? bytes : 1);
-        if (group->tensors == NULL) {
+        if (group->keys == NULL || group->tensors == NULL) {
             return false;
         }
         if (bytes > 0) {

@@ -26,23 +26,6 @@ const struct adamd_workers *adamd_model_workers(const struct adamd_model *model)
     return &model->workers;
 }
 
-const struct adamd_options *adamd_model_options(const struct adamd_model *model, uint32_t group) {
-    ADAMD_ASSERT(group < model->group_count);
-    return &model->groups[group].options;
-}
-
-const uint32_t *adamd_model_group(const struct adamd_model *model, uint32_t group,
-                                  uint32_t *ret_count) {
-    ADAMD_ASSERT(group < model->group_count);
-    *ret_count = model->groups[group].tensor_count;
-    return model->groups[group].tensors;
-}
-
-uint32_t adamd_model_group_of(const struct adamd_model *model, uint32_t tensor) {
-    ADAMD_ASSERT(tensor < model->layout.tensor_count);
-    return model->group_of[tensor];
-}
-
 uint64_t adamd_model_step_of(const struct adamd_model *model, uint32_t tensor) {
     ADAMD_ASSERT(tensor < model->layout.tensor_count);
     return model->steps[tensor];
@@ -224,30 +207,6 @@ enum adamd_status adamd_model_initialize(struct adamd_model *model, struct adamd
     job_submit(model, job);
     model->state = ADAMD_MODEL_ACTIVE;
     model_note_change(model);
-    model_advance(model);
-    return ADAMD_OK;
-}
-
-enum adamd_status adamd_model_set_options(struct adamd_model *model, uint32_t group,
-                                          const struct adamd_options *options,
-                                          uint64_t *ret_version, struct adamd_fault *fault) {
-    enum adamd_status status;
-
-    if (group >= model->group_count) {
-        return adamd_fail(fault, ADAMD_NOT_FOUND, "param_groups", "there is no group %u", group);
-    }
-    status = adamd_options_check(options, fault);
-    if (status != ADAMD_OK) {
-        return status;
-    }
-    status = model_ensure_amsgrad(model, options, 1);
-    if (status != ADAMD_OK) {
-        return adamd_fail_plain(fault, status);
-    }
-    model->groups[group].options = *options;
-    model->config_count++;
-    model_note_change(model);
-    *ret_version = model->version + (model->step.active ? 2 : 1);
     model_advance(model);
     return ADAMD_OK;
 }

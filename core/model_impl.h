@@ -167,8 +167,10 @@ struct step {
 
 struct group {
     struct adamd_options options;
+    struct adamd_group_keys *keys; // held
     uint32_t *tensors;
     uint32_t tensor_count;
+    uint64_t since; // the version that the options made first, or will
 };
 
 enum capture_state { CAPTURE_NONE, CAPTURE_ASKED, CAPTURE_COPYING, CAPTURE_READY, CAPTURE_HELD };
@@ -179,6 +181,8 @@ struct capture {
     struct adamd_buffer *buffers[ADAMD_ARRAY_COUNT];
     uint64_t *steps;
     struct adamd_options *options;
+    struct adamd_group_keys **keys; // by group, held
+    uint32_t group_count;
     struct adamd_wait *waits; // at most one
 };
 
@@ -187,7 +191,8 @@ struct adamd_restore {
     struct adamd_buffer *buffers[ADAMD_ARRAY_COUNT];
     uint64_t *written[ADAMD_ARRAY_COUNT]; // bytes by tensor; NULL: nothing was written
     uint64_t *steps;
-    struct adamd_options *options; // by group
+    struct adamd_options *options;  // by group
+    struct adamd_group_keys **keys; // by group, held; those of the model until others are given
     uint64_t version;
     bool has_options, committed, submitted;
 };
@@ -386,6 +391,26 @@ enum adamd_status step_start(struct adamd_model *model, struct slot *accumulated
 /** The runs, rules and sources of a step; run_count 0 if it touches no element. */
 enum adamd_status step_build(struct adamd_model *model, struct slot *accumulated,
                              const struct adamd_options *options);
+
+// ---------------------------------------------------------------------------------- model_groups.c
+
+/** Puts "param_groups[2]." before the field that a fault names; returns its status. */
+enum adamd_status group_fail_at(struct adamd_fault *fault, enum adamd_status status,
+                                uint32_t group);
+/** BAD_FIELD, TOO_LARGE; a fault names "lr", "extra[1].key", "param_names". */
+enum adamd_status group_check(const struct adamd_options *options,
+                              const struct adamd_group_keys_spec *keys, uint32_t tensor_count,
+                              struct adamd_fault *fault);
+
+/** Names in all groups, or in none. */
+enum adamd_status groups_check_names(bool unnamed, bool others_unnamed, struct adamd_fault *fault);
+uint64_t extras_bytes(const struct adamd_group_keys_spec *keys);
+/** TOO_LARGE past what the extra keys of all groups may take. */
+enum adamd_status extras_check_bytes(uint64_t bytes, struct adamd_fault *fault);
+/** The version that the next step to be built will make. */
+uint64_t model_next_version(const struct adamd_model *model);
+/** Drops each of a list, and the list. NULL is harmless. */
+void group_keys_free(struct adamd_group_keys **keys, uint32_t count);
 
 // ---------------------------------------------------------------------------------- model_record.c
 

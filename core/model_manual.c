@@ -391,6 +391,9 @@ static enum adamd_status copy_options(const struct adamd_model *model,
             return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
         }
         memcpy(*ret_copy, options, bytes);
+        for (uint32_t i = 0; i < model->group_count; i++) {
+            adamd_options_round(&(*ret_copy)[i]);
+        }
     }
     return ADAMD_OK;
 }

@@ -16,6 +16,7 @@ void capture_finish(struct adamd_model *model) {
     }
     free(capture->steps);
     free(capture->options);
+    group_keys_free(capture->keys, capture->group_count);
     *capture = (struct capture){0};
 }
 
@@ -25,7 +26,9 @@ static enum adamd_status prepare_capture(struct adamd_model *model) {
 
     capture->steps = malloc(model->layout.tensor_count * sizeof capture->steps[0]);
     capture->options = malloc(model->group_count * sizeof capture->options[0]);
-    if (capture->steps == NULL || capture->options == NULL) {
+    capture->keys = calloc(model->group_count, sizeof(void *));
+    capture->group_count = model->group_count;
+    if (capture->steps == NULL || capture->options == NULL || capture->keys == NULL) {
         status = ADAMD_NO_MEMORY;
     }
     for (int array = 0; array < ADAMD_ARRAY_COUNT && status == ADAMD_OK; array++) {
@@ -57,10 +60,12 @@ static void freeze(struct adamd_model *model) {
     memcpy(capture->steps, model->steps, model->layout.tensor_count * sizeof model->steps[0]);
     for (uint32_t i = 0; i < model->group_count; i++) {
         capture->options[i] = model->groups[i].options;
+        capture->keys[i] = adamd_group_keys_hold(model->groups[i].keys);
     }
     capture->view = (struct adamd_capture){
         .steps = capture->steps,
         .options = capture->options,
+        .keys = capture->keys,
         .generation = model->generation,
         .version = model->version,
     };
@@ -135,6 +140,7 @@ static void destroy_restore(struct adamd_restore *restore) {
     }
     free(restore->steps);
     free(restore->options);
+    group_keys_free(restore->keys, model->group_count);
     model->restore = NULL;
     free(restore);
 }
@@ -143,6 +149,23 @@ void restore_forget(struct adamd_model *model) {
     if (model->restore != NULL && model->restore->committed) {
         destroy_restore(model->restore);
     }
+}
+
+static struct adamd_restore *create_restore(struct adamd_model *model) {
+    struct adamd_restore *restore = calloc(1, sizeof *restore);
+
+    if (restore == NULL) {
+        return NULL;
+    }
+    restore->model = model;
+    restore->steps = calloc(model->layout.tensor_count, sizeof restore->steps[0]);
+    restore->options = calloc(model->group_count, sizeof restore->options[0]);
+    restore->keys = calloc(model->group_count, sizeof(void *));
+    if (restore->steps == NULL || restore->options == NULL || restore->keys == NULL) {
+        destroy_restore(restore);
+        return NULL;
+    }
+    return restore;
 }
 
 enum adamd_status adamd_restore_begin(struct adamd_model *model, struct adamd_restore **ret_restore,
@@ -156,18 +179,8 @@ enum adamd_status adamd_restore_begin(struct adamd_model *model, struct adamd_re
         return adamd_fail(fault, ADAMD_OPERATION_RUNNING, NULL,
                           "another state is being put into this model");
     }
-    restore = calloc(1, sizeof *restore);
-    if (restore != NULL) {
-        restore->model = model;
-        restore->steps = calloc(model->layout.tensor_count, sizeof restore->steps[0]);
-        restore->options = calloc(model->group_count, sizeof restore->options[0]);
-    }
-    if (restore == NULL || restore->steps == NULL || restore->options == NULL) {
-        if (restore != NULL) {
-            free(restore->steps);
-            free(restore->options);
-        }
-        free(restore);
+    restore = create_restore(model);
+    if (restore == NULL) {
         return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
     }
     model->restore = restore;
@@ -237,24 +250,100 @@ void adamd_restore_step(struct adamd_restore *restore, uint32_t tensor, uint64_t
     restore->steps[tensor] = t;
 }
 
+static enum adamd_status check_count(const struct adamd_model *model, uint32_t count,
+                                     struct adamd_fault *fault) {
+    if (count == model->group_count) {
+        return ADAMD_OK;
+    }
+    return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "param_groups",
+                      "loaded state dict has a different number of parameter groups: %u, "
+                      "the model has %u",
+                      count, model->group_count);
+}
+
 enum adamd_status adamd_restore_options(struct adamd_restore *restore,
                                         const struct adamd_options *options, uint32_t count,
                                         struct adamd_fault *fault) {
-    struct adamd_model *model = restore->model;
+    enum adamd_status status = check_count(restore->model, count, fault);
 
-    if (count != model->group_count) {
-        return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "param_groups",
-                          "loaded state dict has a different number of parameter groups: %u, "
-                          "the model has %u",
-                          count, model->group_count);
+    for (uint32_t i = 0; i < count && status == ADAMD_OK; i++) {
+        status = adamd_options_check(&options[i], fault);
+    }
+    if (status != ADAMD_OK) {
+        return status;
     }
     for (uint32_t i = 0; i < count; i++) {
-        const enum adamd_status status = adamd_options_check(&options[i], fault);
-        if (status != ADAMD_OK) {
-            return status;
+        restore->options[i] = options[i];
+        adamd_options_round(&restore->options[i]);
+    }
+    restore->has_options = true;
+    return ADAMD_OK;
+}
+
+// PyTorch's order: numbers of groups, sizes of all, then what is in them.
+static enum adamd_status check_groups(const struct adamd_model *model,
+                                      const struct adamd_group_spec *groups, uint32_t count,
+                                      struct adamd_fault *fault) {
+    enum adamd_status status = check_count(model, count, fault);
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < count && status == ADAMD_OK; i++) {
+        if (groups[i].tensor_count != model->groups[i].tensor_count) {
+            (void)adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "params",
+                             "loaded state dict contains a parameter group that doesn't match the "
+                             "size of optimizer's group: %u parameters, the model's has %u",
+                             groups[i].tensor_count, model->groups[i].tensor_count);
+            return group_fail_at(fault, ADAMD_LAYOUT_MISMATCH, i);
         }
     }
-    memcpy(restore->options, options, count * sizeof *options);
+    for (uint32_t i = 0; i < count && status == ADAMD_OK; i++) {
+        status = group_check(&groups[i].options, &groups[i].keys, groups[i].tensor_count, fault);
+        if (status != ADAMD_OK) {
+            return group_fail_at(fault, status, i);
+        }
+        bytes += extras_bytes(&groups[i].keys);
+    }
+    return status == ADAMD_OK ? extras_check_bytes(bytes, fault) : status;
+}
+
+// The saved group's keys; names stay where only the model's group has some.
+static struct adamd_group_keys *merge_keys(const struct group *group,
+                                           const struct adamd_group_keys_spec *saved) {
+    struct adamd_group_keys_spec spec = *saved;
+
+    if (spec.unnamed) {
+        spec.unnamed = group->keys->unnamed;
+        spec.names = group->keys->names;
+        spec.name_count = group->keys->name_count;
+    }
+    return adamd_group_keys_create(&spec);
+}
+
+enum adamd_status adamd_restore_groups(struct adamd_restore *restore,
+                                       const struct adamd_group_spec *groups, uint32_t count,
+                                       struct adamd_fault *fault) {
+    struct adamd_model *model = restore->model;
+    enum adamd_status status = check_groups(model, groups, count, fault);
+    struct adamd_group_keys **keys;
+
+    if (status != ADAMD_OK) {
+        return status;
+    }
+    keys = calloc(count, sizeof(void *));
+    for (uint32_t i = 0; keys != NULL && i < count && status == ADAMD_OK; i++) {
+        keys[i] = merge_keys(&model->groups[i], &groups[i].keys);
+        status = keys[i] == NULL ? ADAMD_NO_MEMORY : ADAMD_OK;
+    }
+    if (keys == NULL || status != ADAMD_OK) {
+        group_keys_free(keys, count);
+        return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+    }
+    group_keys_free(restore->keys, count);
+    restore->keys = keys;
+    for (uint32_t i = 0; i < count; i++) {
+        restore->options[i] = groups[i].options;
+        adamd_options_round(&restore->options[i]);
+    }
     restore->has_options = true;
     return ADAMD_OK;
 }
@@ -281,8 +370,14 @@ void adamd_restore_view(const struct adamd_restore *restore, struct adamd_captur
     for (uint32_t i = 0; !restore->has_options && i < restore->model->group_count; i++) {
         restore->options[i] = restore->model->groups[i].options;
     }
+    for (uint32_t i = 0; i < restore->model->group_count; i++) {
+        if (restore->keys[i] == NULL) {
+            restore->keys[i] = adamd_group_keys_hold(restore->model->groups[i].keys);
+        }
+    }
     view.steps = restore->steps;
     view.options = restore->options;
+    view.keys = restore->keys;
     for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
         if (restore->written[array] != NULL) {
             clear_unwritten(restore, array);
@@ -402,6 +497,18 @@ static void end_future_pulls(struct adamd_model *model, struct adamd_wait **list
     }
 }
 
+static void take_group(struct adamd_model *model, struct adamd_restore *restore, uint32_t i) {
+    struct group *group = &model->groups[i];
+
+    group->options = restore->options[i];
+    group->since = restore->version + 1;
+    if (restore->keys[i] != NULL) {
+        adamd_group_keys_drop(group->keys);
+        group->keys = restore->keys[i];
+        restore->keys[i] = NULL;
+    }
+}
+
 static void on_restored(struct adamd_model *model, struct job *job, enum adamd_status status) {
     struct adamd_restore *restore = job->arg;
 
@@ -410,11 +517,11 @@ static void on_restored(struct adamd_model *model, struct job *job, enum adamd_s
         return;
     }
     memcpy(model->steps, restore->steps, model->layout.tensor_count * sizeof model->steps[0]);
+    model->version = restore->version;
     for (uint32_t i = 0; restore->has_options && i < model->group_count; i++) {
-        model->groups[i].options = restore->options[i];
+        take_group(model, restore, i);
     }
     model->config_count += restore->has_options ? 1 : 0;
-    model->version = restore->version;
     if (!model->was_initializing) {
         model->generation++;
         adamd_workers_clear_epochs(&model->workers);

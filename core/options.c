@@ -8,7 +8,12 @@
 #include <string.h>
 
 const struct adamd_options adamd_options_default = {
-    .lr = 1e-3, .betas = {0.9, 0.999}, .eps = 1e-8, .weight_decay = 0.0};
+    .lr = 1e-3,
+    .betas = {0.9, 0.999},
+    .eps = 1e-8,
+    .weight_decay = 0.0,
+    .ints = ADAMD_NUMBER_WEIGHT_DECAY, // 0, not 0.0
+};
 
 enum { DIGITS_MAX = 24, REPR_MAX = 64 };
 
@@ -56,56 +61,115 @@ static const char *format_repr(double value, char text[REPR_MAX]) {
 }
 
 static enum adamd_status refuse(struct adamd_fault *fault, const char *field, const char *what,
-                                double value) {
+                                double value, bool is_int) {
     char repr[REPR_MAX];
+
+    if (is_int && isfinite(value)) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "%s: %.0f", what, value);
+    }
     return adamd_fail(fault, ADAMD_BAD_FIELD, field, "%s: %s", what, format_repr(value, repr));
 }
 
-// Written "not at least 0", so that NaN is refused.
+static enum adamd_status refuse_text(struct adamd_fault *fault, const char *field,
+                                     const char *text) {
+    return adamd_fail(fault, ADAMD_BAD_FIELD, field, "%s", text);
+}
+
+// For a tensor and a multi-tensor loop that reads its value on the host.
+static bool is_unreadable(const struct adamd_options *options) {
+    return options->foreach == ADAMD_TRUE && !options->capturable;
+}
+
+static enum adamd_status check_lr(const struct adamd_options *options, struct adamd_fault *fault) {
+    if (options->lr_is_tensor && is_unreadable(options)) {
+        return refuse_text(fault, "lr",
+                           "lr as a Tensor is not supported for capturable=False and foreach=True");
+    }
+    if (options->lr_is_tensor && options->lr_elements > 1) {
+        return refuse_text(fault, "lr", "Tensor lr must be 1-element");
+    }
+    // Written "not at least 0", here and below, so that NaN is refused.
+    if (!(options->lr >= 0.0)) {
+        return refuse(fault, "lr", "Invalid learning rate", options->lr,
+                      (options->ints & ADAMD_NUMBER_LR) != 0);
+    }
+    return ADAMD_OK;
+}
+
 static enum adamd_status check_numbers(const struct adamd_options *options,
                                        struct adamd_fault *fault) {
-    if (!(options->lr >= 0.0)) {
-        return refuse(fault, "lr", "Invalid learning rate", options->lr);
-    }
     if (!(options->eps >= 0.0)) {
-        return refuse(fault, "eps", "Invalid epsilon value", options->eps);
+        return refuse(fault, "eps", "Invalid epsilon value", options->eps,
+                      (options->ints & ADAMD_NUMBER_EPS) != 0);
     }
     if (!(options->betas[0] >= 0.0 && options->betas[0] < 1.0)) {
-        return refuse(fault, "betas[0]", "Invalid beta parameter at index 0", options->betas[0]);
+        return refuse(fault, "betas[0]", "Invalid beta parameter at index 0", options->betas[0],
+                      (options->ints & ADAMD_NUMBER_BETA0) != 0);
     }
     if (!(options->betas[1] >= 0.0 && options->betas[1] < 1.0)) {
-        return refuse(fault, "betas[1]", "Invalid beta parameter at index 1", options->betas[1]);
+        return refuse(fault, "betas[1]", "Invalid beta parameter at index 1", options->betas[1],
+                      (options->ints & ADAMD_NUMBER_BETA1) != 0);
     }
     if (!(options->weight_decay >= 0.0)) {
-        return refuse(fault, "weight_decay", "Invalid weight_decay value", options->weight_decay);
+        return refuse(fault, "weight_decay", "Invalid weight_decay value", options->weight_decay,
+                      (options->ints & ADAMD_NUMBER_WEIGHT_DECAY) != 0);
+    }
+    return ADAMD_OK;
+}
+
+static enum adamd_status check_betas(const struct adamd_options *options,
+                                     struct adamd_fault *fault) {
+    if (options->betas_are_mixed ||
+        (options->ints & (ADAMD_NUMBER_BETA0 | ADAMD_NUMBER_BETA1)) != 0) {
+        return refuse_text(fault, "betas", "betas must be either both floats or both Tensors");
+    }
+    if (!options->betas_are_tensors) {
+        return ADAMD_OK;
+    }
+    if (is_unreadable(options)) {
+        return refuse_text(
+            fault, "betas[0]",
+            "betas[0] as a Tensor is not supported for capturable=False and foreach=True");
+    }
+    if (options->betas_elements[0] > 1) {
+        return refuse_text(fault, "betas[0]", "Tensor betas[0] must be 1-element");
+    }
+    return options->betas_elements[1] > 1
+               ? refuse_text(fault, "betas[1]", "Tensor betas[1] must be 1-element")
+               : ADAMD_OK;
+}
+
+static enum adamd_status check_flags(const struct adamd_options *options,
+                                     struct adamd_fault *fault) {
+    if (options->fused == ADAMD_TRUE && options->differentiable) {
+        return refuse_text(fault, "fused", "`fused` does not support `differentiable`");
+    }
+    if (options->fused == ADAMD_TRUE && options->foreach == ADAMD_TRUE) {
+        return refuse_text(fault, "fused", "`fused` and `foreach` cannot be `True` together.");
+    }
+    if (options->foreach == ADAMD_TRUE && options->differentiable) {
+        return refuse_text(fault, "foreach", "_foreach ops don't support autograd");
     }
     return ADAMD_OK;
 }
 
 enum adamd_status adamd_options_check(const struct adamd_options *options,
                                       struct adamd_fault *fault) {
-    const enum adamd_status status = check_numbers(options, fault);
+    enum adamd_status status = check_lr(options, fault);
 
-    if (status != ADAMD_OK) {
-        return status;
+    status = status == ADAMD_OK ? check_numbers(options, fault) : status;
+    status = status == ADAMD_OK ? check_betas(options, fault) : status;
+    return status == ADAMD_OK ? check_flags(options, fault) : status;
+}
+
+void adamd_options_round(struct adamd_options *options) {
+    if (options->lr_is_tensor) {
+        options->lr = (double)(float)options->lr;
     }
-    if (options->fused == ADAMD_TRUE && options->differentiable) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, "fused",
-                          "`fused` does not support `differentiable`");
+    if (options->betas_are_tensors) {
+        options->betas[0] = (double)(float)options->betas[0];
+        options->betas[1] = (double)(float)options->betas[1];
     }
-    if (options->fused == ADAMD_TRUE && options->foreach == ADAMD_TRUE) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, "fused",
-                          "`fused` and `foreach` cannot be `True` together.");
-    }
-    if (options->capturable) {
-        return adamd_fail(fault, ADAMD_UNSUPPORTED, "capturable",
-                          "capturable=True is not supported by this build");
-    }
-    if (options->differentiable) {
-        return adamd_fail(fault, ADAMD_UNSUPPORTED, "differentiable",
-                          "differentiable=True is not supported by this build");
-    }
-    return ADAMD_OK;
 }
 
 static enum adamd_decay decay_of(const struct adamd_options *options) {

@@ -38,7 +38,8 @@ enum adamd_status kit_try_create(struct kit *kit, const struct kit_plan *plan) {
         tensors[i] = (struct adamd_tensor_spec){
             .key = keys[i], .dtype = ADAMD_FLOAT32, .rank = 1, .shape = {plan->counts[i]}};
     }
-    const struct adamd_group_spec group = {plan->options, indices, plan->tensor_count};
+    const struct adamd_group_spec group = {
+        .options = plan->options, .tensors = indices, .tensor_count = plan->tensor_count};
     const struct adamd_model_spec spec = {
         .tensors = tensors,
         .tensor_count = plan->tensor_count,

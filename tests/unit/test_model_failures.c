@@ -225,7 +225,8 @@ START_TEST(a_model_that_cannot_be_made_leaves_nothing)
 {
     struct adamd_tensor_spec tensor = {.key = "w", .rank = 1, .shape = {4}};
     const uint32_t index = 0;
-    const struct adamd_group_spec group = {adamd_options_default, &index, 1};
+    const struct adamd_group_spec group = {
+        .options = adamd_options_default, .tensors = &index, .tensor_count = 1};
     const struct adamd_model_spec spec = {.tensors = &tensor,
                                           .tensor_count = 1,
                                           .groups = &group,
@@ -285,7 +286,8 @@ static enum adamd_status try_spec(struct adamd_model_spec spec, struct adamd_fau
 START_TEST(a_wrong_specification_names_its_field)
 {
     struct adamd_options bad = adamd_options_default;
-    const struct adamd_group_spec good = {adamd_options_default, both, 2};
+    const struct adamd_group_spec good = {
+        .options = adamd_options_default, .tensors = both, .tensor_count = 2};
     const struct adamd_model_spec base = {.tensors = tensors,
                                           .tensor_count = 2,
                                           .groups = &good,

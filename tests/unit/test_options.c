@@ -42,6 +42,56 @@ static const struct {
     {{GOOD, .fused = ADAMD_TRUE, .foreach = ADAMD_TRUE},
      "fused",
      "`fused` and `foreach` cannot be `True` together."},
+    // As Python spells ints.
+    {{.lr = -1.0, .ints = ADAMD_NUMBER_LR}, "lr", "Invalid learning rate: -1"},
+    {{.lr = -1e22, .ints = ADAMD_NUMBER_LR},
+     "lr",
+     "Invalid learning rate: -10000000000000000000000"},
+    {{.eps = -2.0, .ints = ADAMD_NUMBER_EPS}, "eps", "Invalid epsilon value: -2"},
+    {{.betas = {1.0, 0.0}, .ints = ADAMD_NUMBER_BETA0},
+     "betas[0]",
+     "Invalid beta parameter at index 0: 1"},
+    {{.betas = {0.0, 1.0}, .ints = ADAMD_NUMBER_BETA1},
+     "betas[1]",
+     "Invalid beta parameter at index 1: 1"},
+    {{.weight_decay = -1.0, .ints = ADAMD_NUMBER_WEIGHT_DECAY},
+     "weight_decay",
+     "Invalid weight_decay value: -1"},
+    // Tensors: first of all lr, behind all numbers the betas.
+    {{.lr = -1.0, .lr_is_tensor = true, .lr_elements = 2, .foreach = ADAMD_TRUE},
+     "lr",
+     "lr as a Tensor is not supported for capturable=False and foreach=True"},
+    {{.lr = -1.0, .lr_is_tensor = true, .lr_elements = 2}, "lr", "Tensor lr must be 1-element"},
+    {{.lr = -1.0,
+      .lr_is_tensor = true,
+      .lr_elements = 2,
+      .capturable = true,
+      .foreach = ADAMD_TRUE},
+     "lr",
+     "Tensor lr must be 1-element"},
+    {{.lr = -0.10000000149011612, .lr_is_tensor = true, .lr_elements = 1},
+     "lr",
+     "Invalid learning rate: -0.10000000149011612"},
+    {{GOOD, .weight_decay = -1.0, .betas_are_mixed = true},
+     "weight_decay",
+     "Invalid weight_decay value: -1.0"},
+    {{GOOD, .betas_are_mixed = true}, "betas", "betas must be either both floats or both Tensors"},
+    {{.ints = ADAMD_NUMBER_BETA0}, "betas", "betas must be either both floats or both Tensors"},
+    {{.ints = ADAMD_NUMBER_BETA1}, "betas", "betas must be either both floats or both Tensors"},
+    {{GOOD, .betas_are_tensors = true, .betas_elements = {2, 2}, .foreach = ADAMD_TRUE},
+     "betas[0]",
+     "betas[0] as a Tensor is not supported for capturable=False and foreach=True"},
+    {{GOOD, .betas_are_tensors = true, .betas_elements = {2, 2}},
+     "betas[0]",
+     "Tensor betas[0] must be 1-element"},
+    {{GOOD, .betas_are_tensors = true, .betas_elements = {1, 2}, .fused = ADAMD_TRUE,
+      .foreach = ADAMD_TRUE, .capturable = true},
+     "betas[1]",
+     "Tensor betas[1] must be 1-element"},
+    // PyTorch says this at the first step.
+    {{GOOD, .foreach = ADAMD_TRUE, .differentiable = true},
+     "foreach",
+     "_foreach ops don't support autograd"},
 };
 
 START_TEST(what_pytorch_refuses_is_refused_in_its_words)
@@ -66,24 +116,46 @@ static const struct adamd_options accepted[] = {
     {.lr = -0.0},
     {.lr = INFINITY, .betas = {0.9, 0.999}, .eps = INFINITY, .weight_decay = INFINITY},
     {.lr = 1.0, .betas = {0.9999999999999999, 0.9999999999999999}},
+    {GOOD, .capturable = true},
+    {GOOD, .capturable = true, .foreach = ADAMD_TRUE},
+    {GOOD, .capturable = true, .fused = ADAMD_TRUE},
+    {GOOD, .differentiable = true},
+    {GOOD, .differentiable = true, .foreach = ADAMD_FALSE, .fused = ADAMD_FALSE},
+    {GOOD, .lr_is_tensor = true, .betas_are_tensors = true},
+    {GOOD, .lr_is_tensor = true, .lr_elements = 1, .betas_are_tensors = true,
+     .foreach = ADAMD_FALSE},
+    {GOOD, .lr_is_tensor = true, .betas_are_tensors = true, .foreach = ADAMD_TRUE,
+     .capturable = true},
+    {GOOD, .lr_is_tensor = true, .betas_are_tensors = true, .fused = ADAMD_TRUE},
+    {.lr = 0.0, .ints = ADAMD_NUMBER_LR | ADAMD_NUMBER_EPS | ADAMD_NUMBER_WEIGHT_DECAY},
 };
 
 START_TEST(what_pytorch_accepts_is_accepted)
 { ck_assert_int_eq(adamd_options_check(&accepted[_i], NULL), ADAMD_OK); }
 END_TEST
 
-START_TEST(what_this_build_cannot_do_is_said)
+START_TEST(a_tensors_value_is_its_float32)
 {
-    struct adamd_fault fault;
     struct adamd_options options = adamd_options_default;
 
-    options.capturable = true;
-    ck_assert_int_eq(adamd_options_check(&options, &fault), ADAMD_UNSUPPORTED);
-    ck_assert_str_eq(fault.field, "capturable");
-    options.capturable = false;
-    options.differentiable = true;
-    ck_assert_int_eq(adamd_options_check(&options, &fault), ADAMD_UNSUPPORTED);
-    ck_assert_str_eq(fault.field, "differentiable");
+    options.lr = 0.1;
+    adamd_options_round(&options);
+    ck_assert_double_eq(options.lr, 0.1);
+    options.lr_is_tensor = true;
+    adamd_options_round(&options);
+    ck_assert_double_eq(options.lr, 0.10000000149011612);
+    ck_assert_double_eq(options.betas[0], 0.9);
+    options.betas_are_tensors = true;
+    adamd_options_round(&options);
+    adamd_options_round(&options);
+    ck_assert_double_eq(options.lr, 0.10000000149011612);
+    ck_assert_double_eq(options.betas[0], 0.8999999761581421);
+    ck_assert_double_eq(options.betas[1], 0.9990000128746033);
+    ck_assert_double_eq(options.eps, 1e-8);
+    // A beta just below 1 is none for float32.
+    options.betas[1] = 0.99999999;
+    adamd_options_round(&options);
+    ck_assert_int_eq(adamd_options_check(&options, NULL), ADAMD_BAD_FIELD);
 }
 END_TEST
 
@@ -100,6 +172,8 @@ START_TEST(defaults_are_torch_optim_adams)
     ck_assert(!o->decoupled_weight_decay);
     ck_assert_int_eq(o->foreach, ADAMD_NONE);
     ck_assert_int_eq(o->fused, ADAMD_NONE);
+    ck_assert_uint_eq(o->ints, ADAMD_NUMBER_WEIGHT_DECAY); // 0, where AdamW has 0.01
+    ck_assert(!o->lr_is_tensor && !o->betas_are_tensors);
 }
 END_TEST
 
@@ -147,7 +221,7 @@ int main(void) {
                         sizeof refused / sizeof refused[0]);
     tcase_add_loop_test(tests, what_pytorch_accepts_is_accepted, 0,
                         sizeof accepted / sizeof accepted[0]);
-    tcase_add_test(tests, what_this_build_cannot_do_is_said);
+    tcase_add_test(tests, a_tensors_value_is_its_float32);
     tcase_add_test(tests, defaults_are_torch_optim_adams);
     tcase_add_test(tests, a_rule_holds_the_for_loops_doubles);
     tcase_add_test(tests, no_weight_decay_is_no_decay_at_all);

@@ -276,7 +276,8 @@ START_TEST(a_restore_into_a_new_model_makes_it_active_in_its_first_generation)
 {
     struct adamd_tensor_spec tensor = {.key = "w", .rank = 1, .shape = {5}};
     const uint32_t index = 0;
-    const struct adamd_group_spec group = {adamd_options_default, &index, 1};
+    const struct adamd_group_spec group = {
+        .options = adamd_options_default, .tensors = &index, .tensor_count = 1};
     const struct adamd_model_spec spec = {.tensors = &tensor,
                                           .tensor_count = 1,
                                           .groups = &group,

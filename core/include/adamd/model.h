@@ -13,6 +13,7 @@
 #ifndef ADAMD_MODEL_H
 #define ADAMD_MODEL_H
 
+#include "adamd/groups.h"
 #include "adamd/layout.h"
 #include "adamd/options.h"
 #include "adamd/queue.h"
@@ -52,6 +53,7 @@ struct adamd_group_spec {
     struct adamd_options options;
     const uint32_t *tensors; // indices, in order
     uint32_t tensor_count;
+    struct adamd_group_keys_spec keys; // zeroed: no unknown keys, named by the tensors' keys
 };
 
 struct adamd_model_spec {
@@ -117,6 +119,10 @@ struct adamd_model_info adamd_model_info(const struct adamd_model *model, uint64
 const struct adamd_layout *adamd_model_layout(const struct adamd_model *model);
 const struct adamd_workers *adamd_model_workers(const struct adamd_model *model);
 const struct adamd_options *adamd_model_options(const struct adamd_model *model, uint32_t group);
+/** Unknown keys and names of a group; never NULL. As of now: hold it to keep it. */
+struct adamd_group_keys *adamd_model_group_keys(const struct adamd_model *model, uint32_t group);
+/** The version that the group's options made first, or will. */
+uint64_t adamd_model_group_since(const struct adamd_model *model, uint32_t group);
 /** The tensors of a group, in order. */
 const uint32_t *adamd_model_group(const struct adamd_model *model, uint32_t group,
                                   uint32_t *ret_count);
@@ -333,6 +339,7 @@ struct adamd_capture {
                                                     // because no group has had amsgrad
     const uint64_t *steps;                          // Adam's t, by tensor
     const struct adamd_options *options;            // by group
+    struct adamd_group_keys *const *keys;           // by group; NULL: none has any
     uint64_t generation, version;
 };
 
@@ -365,6 +372,14 @@ void adamd_restore_step(struct adamd_restore *restore, uint32_t tensor, uint64_t
 ADAMD_MUST_USE enum adamd_status adamd_restore_options(struct adamd_restore *restore,
                                                        const struct adamd_options *options,
                                                        uint32_t count, struct adamd_fault *fault);
+/**
+ * By group, checked: how many there are, how many parameters each has, options, unknown keys and
+ * names, as PyTorch's load_state_dict has it: all of the saved group's, but names that only the
+ * model's group has stay. Not called: the model's options and keys stay.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_restore_groups(struct adamd_restore *restore,
+                                                      const struct adamd_group_spec *groups,
+                                                      uint32_t count, struct adamd_fault *fault);
 /** What capture shows after commit would digest to this; see adamd_state_digest(). */
 void adamd_restore_view(const struct adamd_restore *restore, struct adamd_capture *ret_view);
 /**
@@ -390,10 +405,23 @@ void adamd_state_digest(const struct adamd_layout *layout, const struct adamd_ca
 // --------------------------------------------------------------------------------- changing it
 // live
 
+/** What becomes of one group: NULL means that it stays. */
+struct adamd_group_change {
+    const struct adamd_options *options;
+    const struct adamd_extra *extras; // all of them: those that are not in it are gone
+    uint32_t extra_count;
+};
+
 /**
- * New options for one group, checked; they hold from the next step on, which makes
- * `*ret_version`. Turning amsgrad on allocates its array (zeros).
+ * Changes groups, all of them or none: `changes` has group_count entries. Checked; they hold from
+ * the next step on, which makes `*ret_version`. Turning amsgrad on allocates its array (zeros).
+ * BAD_FIELD or TOO_LARGE names "param_groups[1].lr", "param_groups[1].extra[0].key".
  */
+ADAMD_MUST_USE enum adamd_status adamd_model_set_groups(struct adamd_model *model,
+                                                        const struct adamd_group_change *changes,
+                                                        uint64_t *ret_version,
+                                                        struct adamd_fault *fault);
+/** The same for the options of one group; a fault names "lr". */
 ADAMD_MUST_USE enum adamd_status adamd_model_set_options(struct adamd_model *model, uint32_t group,
                                                          const struct adamd_options *options,
                                                          uint64_t *ret_version,

@@ -12,19 +12,36 @@
 
 enum adamd_tristate { ADAMD_NONE = 0, ADAMD_FALSE, ADAMD_TRUE }; // PyTorch's None, False, True
 
+/** The numbers among the options, as bits. */
+enum adamd_number {
+    ADAMD_NUMBER_LR = 1,
+    ADAMD_NUMBER_EPS = 2,
+    ADAMD_NUMBER_WEIGHT_DECAY = 4,
+    ADAMD_NUMBER_BETA0 = 8,
+    ADAMD_NUMBER_BETA1 = 16,
+};
+
 /** One param group's options, by PyTorch's names. */
 struct adamd_options {
     double lr, betas[2], eps, weight_decay;
     bool amsgrad, maximize, capturable, differentiable, decoupled_weight_decay;
+    bool lr_is_tensor, betas_are_tensors; // of one element: their float32 value is what counts
+    bool betas_are_mixed;                 // one is a tensor, one is not: always refused
     enum adamd_tristate foreach, fused;
+    unsigned ints; // enum adamd_number: those that are ints in Python; for messages and files alone
+    uint32_t lr_elements, betas_elements[2]; // of the tensors: 0 means 1, all else is refused
 };
 
 /** torch.optim.Adam's defaults. */
 extern const struct adamd_options adamd_options_default;
 
+/** A tensor's value is what float32 makes of it. Harmless if it was done before. */
+void adamd_options_round(struct adamd_options *options);
+
 /**
- * PyTorch's checks, in the order and with the texts of its constructor; `field` is the option's
- * name. What this build cannot do yet (capturable, differentiable) is UNSUPPORTED.
+ * PyTorch's checks, in the order and with the texts of its constructor, then what it would refuse
+ * at the first step; `field` is the option's name. It is the one check for every way in: PyTorch
+ * looks at its constructor's own values only, not at those of groups and loaded states.
  */
 ADAMD_MUST_USE enum adamd_status adamd_options_check(const struct adamd_options *options,
                                                      struct adamd_fault *fault);
