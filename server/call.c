@@ -43,21 +43,59 @@ struct served_model *find_model_named(struct server *server, const char *name, c
     return find_model_id(server, id, strlen(id), field, fault);
 }
 
-struct served_model *find_worker_named(struct server *server, const char *name, const char *field,
-                                       const char **ret_worker, struct adamd_fault *fault) {
+// "models/{model}<between>{what}": the model, and what stands behind.
+static struct served_model *find_inner(struct server *server, const char *name, const char *between,
+                                       const char **ret_inner, struct adamd_fault *fault) {
     static const char prefix[] = "models/";
-    static const char between[] = "/workers/";
     const char *id = name + sizeof prefix - 1;
     const char *middle = strncmp(name, prefix, sizeof prefix - 1) == 0 ? strstr(id, between) : NULL;
 
-    if (middle == NULL || middle[sizeof between - 1] == '\0' ||
-        strchr(middle + sizeof between - 1, '/')) {
-        (void)adamd_fail(fault, ADAMD_BAD_FIELD, field,
-                         "%s must be \"models/{model}/workers/{worker}\"", field);
+    if (middle == NULL || middle[strlen(between)] == '\0' ||
+        strchr(middle + strlen(between), '/')) {
+        *ret_inner = NULL;
         return NULL;
     }
-    *ret_worker = middle + sizeof between - 1;
-    return find_model_id(server, id, (size_t)(middle - id), field, fault);
+    *ret_inner = middle + strlen(between);
+    return find_model_id(server, id, (size_t)(middle - id), "name", fault);
+}
+
+struct served_model *find_worker_named(struct server *server, const char *name, const char *field,
+                                       const char **ret_worker, struct adamd_fault *fault) {
+    struct served_model *served = find_inner(server, name, "/workers/", ret_worker, fault);
+
+    if (*ret_worker == NULL) {
+        (void)adamd_fail(fault, ADAMD_BAD_FIELD, field,
+                         "%s must be \"models/{model}/workers/{worker}\"", field);
+    }
+    return served;
+}
+
+struct served_model *find_group_named(struct server *server, const char *name, const char *field,
+                                      uint32_t *ret_group, struct adamd_fault *fault) {
+    const char *index = NULL;
+    uint64_t group = 0;
+    struct served_model *served = find_inner(server, name, "/groups/", &index, fault);
+
+    if (index == NULL) {
+        (void)adamd_fail(fault, ADAMD_BAD_FIELD, field,
+                         "%s must be \"models/{model}/groups/{index}\"", field);
+    }
+    if (served == NULL) {
+        return NULL;
+    }
+    const uint32_t count = adamd_model_info(served->model, 0).group_count;
+    if (!parse_u64(index, &group)) {
+        (void)adamd_fail(fault, ADAMD_BAD_FIELD, field, "a group's name is its index, not \"%s\"",
+                         show(index).text);
+        return NULL;
+    }
+    if (group >= count) {
+        (void)adamd_fail(fault, ADAMD_NOT_FOUND, field, "there is no group %s: the model has %u",
+                         show(index).text, (unsigned)count);
+        return NULL;
+    }
+    *ret_group = (uint32_t)group;
+    return served;
 }
 
 struct served_model *find_model_of_path(struct exchange *exchange, struct adamd_fault *fault) {
@@ -180,8 +218,9 @@ static bool bind_resource(struct call_frame *frame, enum call_resource resource)
     if (resource == CALL_NO_RESOURCE) {
         return true;
     }
-    if (resource == CALL_WORKER_NAME) {
-        name = codec_arena_format(&frame->arena, "models/%s/workers/%s", model,
+    if (resource == CALL_WORKER_NAME || resource == CALL_GROUP_NAME) {
+        name = codec_arena_format(&frame->arena, "models/%s/%s/%s", model,
+                                  resource == CALL_GROUP_NAME ? "groups" : "workers",
                                   exchange_segment(frame->exchange, 1));
     } else {
         name = codec_arena_format(&frame->arena, "models/%s", model);

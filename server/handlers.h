@@ -15,6 +15,9 @@ extern const struct call call_create_model, call_get_model, call_list_models, ca
 // handlers_update.c
 extern const struct call call_update_model;
 
+// handlers_groups.c
+extern const struct call call_get_param_group, call_list_param_groups, call_update_param_group;
+
 // handlers_workers.c
 extern const struct call call_register_worker, call_renew_lease, call_deregister_worker,
     call_get_worker, call_list_workers;

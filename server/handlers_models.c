@@ -31,6 +31,7 @@ static bool complete_tensors(struct call_frame *frame, const struct adamd_model_
     for (size_t i = 0; i < model->n_tensors; i++) {
         Adamd__V1__Tensor *tensor = model->tensors[i];
         tensor->index = (uint32_t)i;
+        tensor->key = (char *)spec->tensors[i].key;
         tensor->data_type = ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT32;
         tensor->flat_offset = layout->tensors[i].wire_offset;
         tensor->byte_size = layout->tensors[i].count * adamd_dtype_size(layout->tensors[i].dtype);

@@ -167,9 +167,8 @@ static enum adamd_status begin_restore(struct restore_call *call, struct adamd_f
     if (status == ADAMD_OK) {
         status = adamd_restore_begin(model, &call->restore, fault);
     }
-    if (status == ADAMD_OK && call->state.options != NULL) {
-        status =
-            adamd_restore_options(call->restore, call->state.options, call->group_count, fault);
+    if (status == ADAMD_OK && call->state.groups != NULL) {
+        status = adamd_restore_groups(call->restore, call->state.groups, call->group_count, fault);
     }
     return status;
 }

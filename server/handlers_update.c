@@ -7,34 +7,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-// Turning amsgrad on is the one change that can still fail, for want of memory, and the array it
-// needs is the model's, not the group's: so the first such group goes first, before anything else.
-static uint32_t choose_first_group(const struct adamd_model *model,
-                                   const struct codec_settings *settings) {
-    for (uint32_t i = 0; i < settings->group_count; i++) {
-        if (settings->options[i].amsgrad && !adamd_model_options(model, i)->amsgrad) {
-            return i;
-        }
-    }
-    return 0;
-}
-
-static enum adamd_status apply_options(struct served_model *served,
-                                       const struct codec_settings *settings, uint64_t *ret_version,
-                                       struct adamd_fault *fault) {
-    const uint32_t first = choose_first_group(served->model, settings);
-
-    for (uint32_t i = 0; i < settings->group_count; i++) {
-        const uint32_t group = (first + i) % settings->group_count;
-        const enum adamd_status status = adamd_model_set_options(
-            served->model, group, &settings->options[group], ret_version, fault);
-        if (status != ADAMD_OK) {
-            return status;
-        }
-    }
-    return ADAMD_OK;
-}
-
 static enum adamd_status apply_settings(struct served_model *served,
                                         const struct codec_settings *settings,
                                         uint64_t *ret_version, struct adamd_fault *fault) {
@@ -42,7 +14,7 @@ static enum adamd_status apply_settings(struct served_model *served,
     enum adamd_status status = ADAMD_OK;
 
     if ((settings->changes & CODEC_CHANGE_OPTIONS) != 0) {
-        status = apply_options(served, settings, ret_version, fault);
+        status = adamd_model_set_groups(served->model, settings->groups, ret_version, fault);
     }
     if (status == ADAMD_OK && (settings->changes & CODEC_CHANGE_POLICY) != 0) {
         status = adamd_model_set_policy(served->model, &settings->policy, now_ms, fault);

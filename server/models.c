@@ -113,6 +113,7 @@ enum adamd_status served_create(struct server *server, const char *id,
     memcpy(served->display_name, creation->display_name, sizeof served->display_name);
     memcpy(served->labels, creation->labels, sizeof served->labels);
     served->label_count = creation->label_count;
+    served->defaults = creation->defaults;
     served->create_time_ns = choose_create_time(server);
     served->update_time_ns = served->create_time_ns;
     served->server = server;
@@ -144,6 +145,7 @@ Adamd__V1__Model *served_message(const struct served_model *served, struct codec
         .state_reason = "",
         .labels = served->labels,
         .label_count = served->label_count,
+        .defaults = &served->defaults,
         .create_time_ns = served->create_time_ns,
         .update_time_ns = served->update_time_ns,
         .now_ms = server_now_ms(served->server),

@@ -119,6 +119,9 @@ static bool wants_proto(const struct exchange *exchange) {
 static unsigned json_flags(const ProtobufCMessage *message) {
     static const ProtobufCMessageDescriptor *const shown[] = {
         &adamd__v1__model__descriptor,
+        &adamd__v1__param_group__descriptor,
+        &adamd__v1__list_param_groups_response__descriptor,
+        &adamd__v1__add_param_group_response__descriptor,
         &adamd__v1__server__descriptor,
         &adamd__v1__push_gradients_response__descriptor,
         &adamd__v1__worker__descriptor,

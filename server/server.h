@@ -19,6 +19,7 @@ struct served_model {
     char display_name[CODEC_DISPLAY_NAME_MAX + 1];
     struct codec_label labels[CODEC_LABELS_MAX];
     size_t label_count;
+    struct adamd_options defaults; // for groups that are added
     struct adamd_model *model;
     uint64_t create_time_ns, update_time_ns; // since 1970
     struct server *server;

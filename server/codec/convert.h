@@ -42,7 +42,8 @@ ADAMD_MUST_USE enum adamd_status codec_labels_read(Adamd__V1__Label *const *mess
 
 /** A request to make a model, checked as far as it can be without one. */
 struct codec_creation {
-    struct adamd_model_spec spec; // slots_max, published_max, resident_bytes_max: the caller's
+    struct adamd_model_spec spec;  // slots_max, published_max, resident_bytes_max: the caller's
+    struct adamd_options defaults; // for what a group leaves unset
     char display_name[CODEC_DISPLAY_NAME_MAX + 1];
     struct codec_label labels[CODEC_LABELS_MAX];
     size_t label_count;
@@ -61,7 +62,7 @@ ADAMD_MUST_USE enum adamd_status codec_creation_read(const Adamd__V1__Model *mes
 // --------------------------------------------------------------------------------------- update
 
 enum codec_change {
-    CODEC_CHANGE_OPTIONS = 1,
+    CODEC_CHANGE_OPTIONS = 1, // and extra keys
     CODEC_CHANGE_POLICY = 2,
     CODEC_CHANGE_LABELS = 4,
     CODEC_CHANGE_DISPLAY_NAME = 8,
@@ -69,8 +70,11 @@ enum codec_change {
 
 /** What may be changed of a model: filled with what holds, then updated as a request says. */
 struct codec_settings {
-    struct adamd_options *options; // by group; the caller's array
+    struct adamd_options *options;              // by group; the caller's array
+    const struct adamd_group_keys *const *keys; // by group: what holds
+    struct adamd_group_change *groups;          // by group: what the request spoke of
     uint32_t group_count;
+    struct codec_arena *arena; // of new lists
     struct adamd_policy policy;
     char display_name[CODEC_DISPLAY_NAME_MAX + 1];
     struct codec_label labels[CODEC_LABELS_MAX];
@@ -78,16 +82,28 @@ struct codec_settings {
     unsigned changes; // enum codec_change: what the request spoke of
 };
 
-/** Options (in `arena`) and policy as they hold; labels and name are left to the caller. */
+/** Groups (in `arena`) and policy as they hold; labels and name are left to the caller. */
 ADAMD_MUST_USE enum adamd_status codec_settings_of(const struct adamd_model *model, uint64_t now_ms,
                                                    struct codec_arena *arena,
                                                    struct codec_settings *ret_settings);
 
 /**
+ * Applies a ParamGroup to one group, at `path` ("param_groups[1]", or empty), under a mask:
+ * options, options.lr and so on, extra; empty means what is populated, and then extra keys are set
+ * or added, not replaced. Parameters cannot change. On failure `settings` is half changed: throw it
+ * away.
+ */
+ADAMD_MUST_USE enum adamd_status codec_group_update(struct codec_settings *settings, uint32_t group,
+                                                    const Adamd__V1__ParamGroup *message,
+                                                    const char *update_mask, const char *path,
+                                                    struct adamd_fault *fault);
+
+/**
  * Applies `message` under `update_mask`: comma-separated paths, in snake_case or lowerCamelCase;
  * empty means what is populated. "defaults" goes to every group, "param_groups" to each that is
  * given, in order. A path that names one option or field demands that the message sets it, where it
- * can be unset. On failure `settings` is half changed: throw it away; nothing else is touched.
+ * can be unset; foreach and fused are None where it does not. On failure `settings` is half
+ * changed: throw it away; nothing else is touched.
  */
 ADAMD_MUST_USE enum adamd_status codec_settings_update(struct codec_settings *settings,
                                                        const Adamd__V1__Model *message,
@@ -130,6 +146,7 @@ struct codec_model_view {
     const char *id, *uid, *display_name, *device, *state_reason;
     const struct codec_label *labels;
     size_t label_count;
+    const struct adamd_options *defaults;    // may be NULL
     uint64_t create_time_ns, update_time_ns; // since 1970
     uint64_t now_ms;                         // loop time
     bool with_tensors;                       // lists leave tensors and groups' keys out
@@ -137,6 +154,10 @@ struct codec_model_view {
 
 Adamd__V1__Model *codec_model_message(struct codec_arena *arena,
                                       const struct codec_model_view *view);
+/** One param group; its keys only `with_params`. */
+Adamd__V1__ParamGroup *codec_group_message(struct codec_arena *arena,
+                                           const struct adamd_model *model, const char *model_id,
+                                           uint32_t index, bool with_params);
 Adamd__V1__Tensor *codec_tensor_message(struct codec_arena *arena, const struct adamd_model *model,
                                         const char *model_id, uint32_t index);
 Adamd__V1__PushCounts *codec_counts_message(struct codec_arena *arena,

@@ -96,31 +96,6 @@ static bool fill_tensors(struct codec_arena *arena, const struct codec_model_vie
     return true;
 }
 
-static Adamd__V1__ParamGroup *make_group(struct codec_arena *arena,
-                                         const struct codec_model_view *view, uint32_t index) {
-    Adamd__V1__ParamGroup *message =
-        CODEC_NEW(arena, Adamd__V1__ParamGroup, adamd__v1__param_group);
-    uint32_t count = 0;
-
-    if (message == NULL) {
-        return NULL;
-    }
-    message->options = codec_options_message(arena, adamd_model_options(view->model, index));
-    if (message->options == NULL || !view->with_tensors) {
-        return message->options != NULL ? message : NULL;
-    }
-    const uint32_t *tensors = adamd_model_group(view->model, index, &count);
-    message->params = codec_arena_array(arena, count, sizeof *message->params);
-    if (message->params == NULL) {
-        return NULL;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        message->params[i] = adamd_model_layout(view->model)->tensors[tensors[i]].key;
-    }
-    message->n_params = count;
-    return message;
-}
-
 static bool fill_groups(struct codec_arena *arena, const struct codec_model_view *view,
                         uint32_t count, Adamd__V1__Model *message) {
     message->param_groups = codec_arena_array(arena, count, sizeof(Adamd__V1__ParamGroup *));
@@ -128,7 +103,8 @@ static bool fill_groups(struct codec_arena *arena, const struct codec_model_view
         return false;
     }
     for (uint32_t i = 0; i < count; i++) {
-        message->param_groups[i] = make_group(arena, view, i);
+        message->param_groups[i] =
+            codec_group_message(arena, view->model, view->id, i, view->with_tensors);
         if (message->param_groups[i] == NULL) {
             return false;
         }
@@ -204,13 +180,22 @@ static bool fill_info(struct codec_arena *arena, const struct codec_model_view *
            message->update_time != NULL && message->push_counts != NULL;
 }
 
+static bool fill_defaults(struct codec_arena *arena, const struct codec_model_view *view,
+                          Adamd__V1__Model *message) {
+    if (view->defaults == NULL) {
+        return true;
+    }
+    message->defaults = codec_options_message(arena, view->defaults);
+    return message->defaults != NULL;
+}
+
 Adamd__V1__Model *codec_model_message(struct codec_arena *arena,
                                       const struct codec_model_view *view) {
     const struct adamd_model_info info = adamd_model_info(view->model, view->now_ms);
     Adamd__V1__Model *message = CODEC_NEW(arena, Adamd__V1__Model, adamd__v1__model);
 
     if (message == NULL || !fill_info(arena, view, &info, message) ||
-        !fill_labels(arena, view, message) ||
+        !fill_defaults(arena, view, message) || !fill_labels(arena, view, message) ||
         !fill_groups(arena, view, info.group_count, message) ||
         (view->with_tensors && !fill_tensors(arena, view, message))) {
         return NULL;

@@ -3,8 +3,10 @@
 
 #include "codec/fields.h"
 #include "codec/message.h"
+#include "codec/text.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,37 +28,133 @@ static enum adamd_tristate tristate_of(protobuf_c_boolean value) {
     return value ? ADAMD_TRUE : ADAMD_FALSE;
 }
 
+// By their names in AdamOptions.integers.
+static const struct {
+    const char *name;
+    enum adamd_number number;
+} numbers[] = {
+    {"lr", ADAMD_NUMBER_LR},
+    {"eps", ADAMD_NUMBER_EPS},
+    {"weight_decay", ADAMD_NUMBER_WEIGHT_DECAY},
+    {"betas[0]", ADAMD_NUMBER_BETA0},
+    {"betas[1]", ADAMD_NUMBER_BETA1},
+};
+enum { NUMBERS = sizeof numbers / sizeof numbers[0] };
+
+static double value_of(const struct adamd_options *options, enum adamd_number number) {
+    switch (number) {
+    case ADAMD_NUMBER_LR:
+        return options->lr;
+    case ADAMD_NUMBER_EPS:
+        return options->eps;
+    case ADAMD_NUMBER_WEIGHT_DECAY:
+        return options->weight_decay;
+    case ADAMD_NUMBER_BETA0:
+        return options->betas[0];
+    default:
+        return options->betas[1];
+    }
+}
+
+// A number that is set is a float again, unless it is named as an int.
+static unsigned numbers_set(const Adamd__V1__AdamOptions *message) {
+    return (message->lr_oneof_case != 0 ? ADAMD_NUMBER_LR : 0U) |
+           (message->eps_oneof_case != 0 ? ADAMD_NUMBER_EPS : 0U) |
+           (message->weight_decay_oneof_case != 0 ? ADAMD_NUMBER_WEIGHT_DECAY : 0U) |
+           (message->n_betas != 0 ? (unsigned)ADAMD_NUMBER_BETA0 | ADAMD_NUMBER_BETA1 : 0U);
+}
+
+static enum adamd_status lay_integers(const Adamd__V1__AdamOptions *message,
+                                      struct adamd_options *options, struct adamd_fault *fault) {
+    const unsigned set = numbers_set(message);
+
+    options->ints &= ~set;
+    for (size_t i = 0; i < message->n_integers; i++) {
+        char field[40];
+        size_t k = 0;
+        while (k < NUMBERS && strcmp(message->integers[i], numbers[k].name) != 0) {
+            k++;
+        }
+        (void)snprintf(field, sizeof field, "integers[%zu]", i);
+        if (k == NUMBERS) {
+            return adamd_fail(fault, ADAMD_BAD_FIELD, field,
+                              "\"%.40s\" is none of lr, eps, weight_decay, betas[0], betas[1]",
+                              message->integers[i]);
+        }
+        if ((set & numbers[k].number) == 0) {
+            continue;
+        }
+        const double value = value_of(options, numbers[k].number);
+        if (value != floor(value)) {
+            return adamd_fail(fault, ADAMD_BAD_FIELD, field, "%s is no integer: %.17g",
+                              numbers[k].name, value);
+        }
+        options->ints |= numbers[k].number;
+    }
+    return ADAMD_OK;
+}
+
+static enum adamd_status lay_betas(const Adamd__V1__AdamOptions *message,
+                                   struct adamd_options *options, struct adamd_fault *fault) {
+    if (message->n_betas != 0 && message->n_betas != 2) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "betas", "betas are none or two numbers, not %zu",
+                          message->n_betas);
+    }
+    if (message->n_tensor_betas > 2) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "tensor_betas",
+                          "tensor_betas are none, one or two, not %zu", message->n_tensor_betas);
+    }
+    if (message->n_betas == 2) {
+        options->betas[0] = message->betas[0];
+        options->betas[1] = message->betas[1];
+    }
+    if (message->n_tensor_betas > 0) {
+        const bool first = message->tensor_betas[0] != 0;
+        const bool second = message->tensor_betas[message->n_tensor_betas - 1] != 0;
+        options->betas_are_tensors = first && second;
+        options->betas_are_mixed = first != second;
+    }
+    return ADAMD_OK;
+}
+
+static enum adamd_status lay(const Adamd__V1__AdamOptions *message, struct adamd_options *options,
+                             struct adamd_fault *fault) {
+    const enum adamd_status status = lay_betas(message, options, fault);
+
+    if (status != ADAMD_OK) {
+        return status;
+    }
+#define LAY(name, value)                   \
+    if (message->name##_oneof_case != 0) { \
+        options->name = (value);           \
+    }
+    LAY(lr, message->lr)
+    LAY(eps, message->eps)
+    LAY(weight_decay, message->weight_decay)
+    LAY(amsgrad, message->amsgrad != 0)
+    LAY(maximize, message->maximize != 0)
+    LAY(foreach, tristate_of(message->foreach))
+    LAY(capturable, message->capturable != 0)
+    LAY(differentiable, message->differentiable != 0)
+    LAY(fused, tristate_of(message->fused))
+    LAY(decoupled_weight_decay, message->decoupled_weight_decay != 0)
+#undef LAY
+    if (message->tensor_lr_oneof_case != 0) {
+        options->lr_is_tensor = message->tensor_lr != 0;
+    }
+    return lay_integers(message, options, fault);
+}
+
 enum adamd_status codec_options_lay(const Adamd__V1__AdamOptions *message, const char *path,
                                     struct adamd_options *options, struct adamd_fault *fault) {
     struct adamd_options laid = *options;
+    enum adamd_status status = ADAMD_OK;
 
     if (message != NULL) {
-        if (message->n_betas != 0 && message->n_betas != 2) {
-            (void)adamd_fail(fault, ADAMD_BAD_FIELD, "betas",
-                             "betas are none or two numbers, not %zu", message->n_betas);
-            return codec_fail_at(fault, ADAMD_BAD_FIELD, path);
-        }
-        if (message->n_betas == 2) {
-            laid.betas[0] = message->betas[0];
-            laid.betas[1] = message->betas[1];
-        }
-#define LAY(name, value)                   \
-    if (message->name##_oneof_case != 0) { \
-        laid.name = (value);               \
+        status = lay(message, &laid, fault);
     }
-        LAY(lr, message->lr)
-        LAY(eps, message->eps)
-        LAY(weight_decay, message->weight_decay)
-        LAY(amsgrad, message->amsgrad != 0)
-        LAY(maximize, message->maximize != 0)
-        LAY(foreach, tristate_of(message->foreach))
-        LAY(capturable, message->capturable != 0)
-        LAY(differentiable, message->differentiable != 0)
-        LAY(fused, tristate_of(message->fused))
-        LAY(decoupled_weight_decay, message->decoupled_weight_decay != 0)
-#undef LAY
-    }
-    const enum adamd_status status = adamd_options_check(&laid, fault);
+    adamd_options_round(&laid);
+    status = status == ADAMD_OK ? adamd_options_check(&laid, fault) : status;
     if (status != ADAMD_OK) {
         return codec_fail_at(fault, status, path);
     }
@@ -64,18 +162,97 @@ enum adamd_status codec_options_lay(const Adamd__V1__AdamOptions *message, const
     return ADAMD_OK;
 }
 
+// The message with one option and no other, but for what `integers` says of it. False if that
+// option is not set.
+static bool keep_option(Adamd__V1__AdamOptions *options, const ProtobufCFieldDescriptor *kept) {
+    static const unsigned char zeros[sizeof(size_t)];
+    bool set = false;
+
+    for (unsigned i = 0; i < options->base.descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &options->base.descriptor->fields[i];
+        unsigned char *quantifier = (unsigned char *)options + field->quantifier_offset;
+        const bool repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
+        const size_t size = repeated ? sizeof(size_t) : sizeof(uint32_t);
+        if (field == kept) {
+            set = memcmp(quantifier, zeros, size) != 0;
+        } else if (strcmp(field->name, "integers") != 0) {
+            memset(quantifier, 0, size);
+        }
+    }
+    return set;
+}
+
+const ProtobufCFieldDescriptor *codec_option_find(const char *name) {
+    const ProtobufCMessageDescriptor *type = &adamd__v1__adam_options__descriptor;
+
+    for (unsigned i = 0; i < type->n_fields; i++) {
+        if (codec_name_is(name, type->fields[i].name)) {
+            return &type->fields[i];
+        }
+    }
+    return NULL;
+}
+
+enum adamd_status codec_option_lay(const Adamd__V1__AdamOptions *message,
+                                   const ProtobufCFieldDescriptor *option, const char *path,
+                                   struct adamd_options *options, struct adamd_fault *fault) {
+    Adamd__V1__AdamOptions one = ADAMD__V1__ADAM_OPTIONS__INIT;
+    struct adamd_options none = *options;
+
+    if (message != NULL) {
+        one = *message;
+        if (keep_option(&one, option)) {
+            return codec_options_lay(&one, path, options, fault);
+        }
+    }
+    if (strcmp(option->name, "foreach") == 0) {
+        none.foreach = ADAMD_NONE;
+    } else if (strcmp(option->name, "fused") == 0) {
+        none.fused = ADAMD_NONE;
+    } else {
+        char field[80];
+        (void)snprintf(field, sizeof field, "%s.%s", path, option->name);
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field,
+                          "%s is named in update_mask, but missing in the message", field);
+    }
+    *options = none;
+    return codec_options_lay(NULL, path, options, fault);
+}
+
+static bool fill_integers(struct codec_arena *arena, const struct adamd_options *options,
+                          Adamd__V1__AdamOptions *message) {
+    message->integers = codec_arena_array(arena, NUMBERS, sizeof *message->integers);
+    for (size_t i = 0; message->integers != NULL && i < NUMBERS; i++) {
+        if ((options->ints & numbers[i].number) != 0) {
+            message->integers[message->n_integers++] = (char *)numbers[i].name;
+        }
+    }
+    return message->integers != NULL;
+}
+
+static bool fill_betas(struct codec_arena *arena, const struct adamd_options *options,
+                       Adamd__V1__AdamOptions *message) {
+    message->betas = codec_arena_array(arena, 2, sizeof *message->betas);
+    message->tensor_betas = codec_arena_array(arena, 1, sizeof *message->tensor_betas);
+    if (message->betas == NULL || message->tensor_betas == NULL) {
+        return false;
+    }
+    memcpy(message->betas, options->betas, sizeof options->betas);
+    message->n_betas = 2;
+    message->tensor_betas[0] = 1;
+    message->n_tensor_betas = options->betas_are_tensors ? 1 : 0;
+    return true;
+}
+
 Adamd__V1__AdamOptions *codec_options_message(struct codec_arena *arena,
                                               const struct adamd_options *options) {
     Adamd__V1__AdamOptions *message =
         CODEC_NEW(arena, Adamd__V1__AdamOptions, adamd__v1__adam_options);
-    double *betas = codec_arena_array(arena, 2, sizeof *betas);
 
-    if (message == NULL || betas == NULL) {
+    if (message == NULL || !fill_betas(arena, options, message) ||
+        !fill_integers(arena, options, message)) {
         return NULL;
     }
-    memcpy(betas, options->betas, sizeof options->betas);
-    message->n_betas = 2;
-    message->betas = betas;
 #define SET(name, NAME, value)                                                   \
     message->name##_oneof_case = ADAMD__V1__ADAM_OPTIONS__##NAME##_ONEOF_##NAME; \
     message->name = (value);
@@ -92,6 +269,9 @@ Adamd__V1__AdamOptions *codec_options_message(struct codec_arena *arena,
     }
     if (options->fused != ADAMD_NONE) {
         SET(fused, FUSED, options->fused == ADAMD_TRUE)
+    }
+    if (options->lr_is_tensor) {
+        SET(tensor_lr, TENSOR_LR, true)
     }
 #undef SET
     return message;

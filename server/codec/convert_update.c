@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MASK_PATHS_MAX = 64, PATH_MAX_BYTES = 64 };
-
 struct update {
     struct codec_settings *settings;
     const Adamd__V1__Model *message;
@@ -20,30 +18,42 @@ enum adamd_status codec_settings_of(const struct adamd_model *model, uint64_t no
                                     struct codec_settings *ret_settings) {
     const struct adamd_model_info info = adamd_model_info(model, now_ms);
     struct adamd_options *options = codec_arena_array(arena, info.group_count, sizeof *options);
+    const struct adamd_group_keys **keys =
+        codec_arena_array(arena, info.group_count, sizeof(void *));
+    struct adamd_group_change *groups = codec_arena_array(arena, info.group_count, sizeof *groups);
 
-    if (options == NULL) {
+    if (options == NULL || keys == NULL || groups == NULL) {
         return ADAMD_NO_MEMORY;
     }
     for (uint32_t i = 0; i < info.group_count; i++) {
         options[i] = *adamd_model_options(model, i);
+        keys[i] = adamd_model_group_keys(model, i);
     }
-    *ret_settings = (struct codec_settings){
-        .options = options, .group_count = info.group_count, .policy = info.policy};
+    *ret_settings = (struct codec_settings){.options = options,
+                                            .keys = keys,
+                                            .groups = groups,
+                                            .group_count = info.group_count,
+                                            .arena = arena,
+                                            .policy = info.policy};
     return ADAMD_OK;
 }
 
 // --------------------------------------------------------------------------------------- options
 
-static enum adamd_status lay_defaults(struct update *update,
-                                      const Adamd__V1__AdamOptions *options) {
+// All of `options`, or one of them, for every group.
+static enum adamd_status lay_defaults(struct update *update, const ProtobufCFieldDescriptor *one) {
     struct codec_settings *settings = update->settings;
+    const Adamd__V1__AdamOptions *options = update->message->defaults;
 
     for (uint32_t i = 0; i < settings->group_count; i++) {
+        struct adamd_options *to = &settings->options[i];
         const enum adamd_status status =
-            codec_options_lay(options, "defaults", &settings->options[i], update->fault);
+            one != NULL ? codec_option_lay(options, one, "defaults", to, update->fault)
+                        : codec_options_lay(options, "defaults", to, update->fault);
         if (status != ADAMD_OK) {
             return status;
         }
+        settings->groups[i].options = to;
     }
     settings->changes |= CODEC_CHANGE_OPTIONS;
     return ADAMD_OK;
@@ -59,51 +69,16 @@ static enum adamd_status lay_groups(struct update *update) {
                           "%zu groups, but the model has %u", message->n_param_groups,
                           (unsigned)settings->group_count);
     }
-    for (size_t i = 0; i < message->n_param_groups; i++) {
-        const Adamd__V1__ParamGroup *group = message->param_groups[i];
-        if (group->n_params > 0) {
-            (void)snprintf(path, sizeof path, "param_groups[%zu].params", i);
-            return adamd_fail(update->fault, ADAMD_BAD_FIELD, path,
-                              "the parameters of a group cannot change: leave them out");
-        }
-        (void)snprintf(path, sizeof path, "param_groups[%zu].options", i);
+    for (uint32_t i = 0; i < message->n_param_groups; i++) {
+        (void)snprintf(path, sizeof path, "param_groups[%u]", i);
         const enum adamd_status status =
-            codec_options_lay(group->options, path, &settings->options[i], update->fault);
+            codec_group_update(settings, i, message->param_groups[i], "", path, update->fault);
         if (status != ADAMD_OK) {
             return status;
         }
     }
     settings->changes |= CODEC_CHANGE_OPTIONS;
     return ADAMD_OK;
-}
-
-// The message with one option and no other: what "defaults.lr" means. False if that is not set.
-static bool keep_option(Adamd__V1__AdamOptions *options, const ProtobufCFieldDescriptor *kept) {
-    static const unsigned char zeros[sizeof(size_t)];
-    bool set = false;
-
-    for (unsigned i = 0; i < options->base.descriptor->n_fields; i++) {
-        const ProtobufCFieldDescriptor *field = &options->base.descriptor->fields[i];
-        unsigned char *quantifier = (unsigned char *)options + field->quantifier_offset;
-        const bool repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
-        const size_t size = repeated ? sizeof(size_t) : sizeof(uint32_t);
-        if (field == kept) {
-            set = memcmp(quantifier, zeros, size) != 0;
-        } else {
-            memset(quantifier, 0, size);
-        }
-    }
-    return set;
-}
-
-static const ProtobufCFieldDescriptor *find_field(const ProtobufCMessageDescriptor *type,
-                                                  const char *name) {
-    for (unsigned i = 0; i < type->n_fields; i++) {
-        if (codec_name_is(name, type->fields[i].name)) {
-            return &type->fields[i];
-        }
-    }
-    return NULL;
 }
 
 static enum adamd_status refuse_path(struct update *update, const char *path) {
@@ -115,19 +90,9 @@ static enum adamd_status refuse_path(struct update *update, const char *path) {
 }
 
 static enum adamd_status apply_option(struct update *update, const char *path, const char *name) {
-    const ProtobufCFieldDescriptor *field = find_field(&adamd__v1__adam_options__descriptor, name);
+    const ProtobufCFieldDescriptor *field = codec_option_find(name);
 
-    if (field == NULL) {
-        return refuse_path(update, path);
-    }
-    if (update->message->defaults != NULL) {
-        Adamd__V1__AdamOptions options = *update->message->defaults;
-        if (keep_option(&options, field)) {
-            return lay_defaults(update, &options);
-        }
-    }
-    return adamd_fail(update->fault, ADAMD_BAD_FIELD, path,
-                      "%s is named in update_mask, but missing in the model", path);
+    return field == NULL ? refuse_path(update, path) : lay_defaults(update, field);
 }
 
 // --------------------------------------------------------------------------------------- policy
@@ -226,11 +191,12 @@ static enum adamd_status apply_display_name(struct update *update) {
                                    update->fault);
 }
 
-static enum adamd_status apply_path(struct update *update, char *path) {
+static enum adamd_status apply_path(void *arg, char *path) {
+    struct update *update = arg;
     char *dot = strchr(path, '.');
 
     if (dot != NULL) {
-        char head[PATH_MAX_BYTES];
+        char head[CODEC_MASK_PATH_MAX];
         (void)snprintf(head, sizeof head, "%.*s", (int)(dot - path), path);
         if (codec_name_is(head, "defaults")) {
             return apply_option(update, path, dot + 1);
@@ -239,7 +205,7 @@ static enum adamd_status apply_path(struct update *update, char *path) {
                                                   : refuse_path(update, path);
     }
     if (codec_name_is(path, "defaults")) {
-        return lay_defaults(update, update->message->defaults);
+        return lay_defaults(update, NULL);
     }
     if (codec_name_is(path, "param_groups")) {
         return lay_groups(update);
@@ -254,28 +220,6 @@ static enum adamd_status apply_path(struct update *update, char *path) {
                                                : refuse_path(update, path);
 }
 
-static enum adamd_status apply_mask(struct update *update, const char *mask) {
-    const char *at = mask;
-
-    for (size_t count = 0; count < MASK_PATHS_MAX; count++) {
-        char path[PATH_MAX_BYTES];
-        const size_t size = strcspn(at, ",");
-        if (size == 0 || size >= sizeof path) {
-            return adamd_fail(update->fault, ADAMD_BAD_FIELD, "update_mask",
-                              "update_mask is not a list of paths with commas between them");
-        }
-        memcpy(path, at, size);
-        path[size] = 0;
-        const enum adamd_status status = apply_path(update, path);
-        if (status != ADAMD_OK || at[size] == 0) {
-            return status;
-        }
-        at += size + 1;
-    }
-    return adamd_fail(update->fault, ADAMD_BAD_FIELD, "update_mask",
-                      "update_mask has more than %d paths", MASK_PATHS_MAX);
-}
-
 static enum adamd_status apply_populated(struct update *update) {
     const Adamd__V1__Model *message = update->message;
     enum adamd_status status = ADAMD_OK;
@@ -285,7 +229,7 @@ static enum adamd_status apply_populated(struct update *update) {
                           "the tensors of a model cannot change: leave them out");
     }
     if (message->defaults != NULL) {
-        status = lay_defaults(update, message->defaults);
+        status = lay_defaults(update, NULL);
     }
     if (status == ADAMD_OK && message->n_param_groups > 0) {
         status = lay_groups(update);
@@ -309,7 +253,8 @@ enum adamd_status codec_settings_update(struct codec_settings *settings,
     enum adamd_status status = codec_durability_check(message, fault);
 
     if (status == ADAMD_OK) {
-        status = update_mask[0] != 0 ? apply_mask(&update, update_mask) : apply_populated(&update);
+        status = update_mask[0] != 0 ? codec_mask_walk(update_mask, apply_path, &update, fault)
+                                     : apply_populated(&update);
     }
     if (status == ADAMD_OK && (settings->changes & CODEC_CHANGE_POLICY) != 0) {
         status = adamd_policy_check(&settings->policy, fault);

@@ -8,6 +8,25 @@
 enum adamd_status codec_fail_at(struct adamd_fault *fault, enum adamd_status status,
                                 const char *path);
 
+/** The option called `name`, in snake_case or lowerCamelCase; NULL if there is none. */
+const ProtobufCFieldDescriptor *codec_option_find(const char *name);
+
+/**
+ * As codec_options_lay(), of one option alone, which `message` must set; foreach and fused become
+ * None where it does not.
+ */
+ADAMD_MUST_USE enum adamd_status codec_option_lay(const Adamd__V1__AdamOptions *message,
+                                                  const ProtobufCFieldDescriptor *option,
+                                                  const char *path, struct adamd_options *options,
+                                                  struct adamd_fault *fault);
+
+enum { CODEC_MASK_PATH_MAX = 64 };
+
+/** A list of paths with commas between them, each given to `apply`, which may write into it. */
+ADAMD_MUST_USE enum adamd_status codec_mask_walk(const char *mask,
+                                                 enum adamd_status (*apply)(void *arg, char *path),
+                                                 void *arg, struct adamd_fault *fault);
+
 /** As codec_policy_read(), but the whole is not checked yet. */
 ADAMD_MUST_USE enum adamd_status codec_policy_take(const Adamd__V1__StepPolicy *message,
                                                    struct adamd_policy *ret_policy,

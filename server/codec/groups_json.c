@@ -1,8 +1,10 @@
 // optimizer.param_groups as the JSON text in a state file's metadata: PyTorch's names, keys instead
-// of numbers, 17 significant digits, so that every double comes back as it was.
+// of numbers, 17 significant digits, so that every double comes back as it was. What Python tells
+// apart stays apart: 0 is an int, 0.0 a float, {"tensor":0.5} a tensor. Keys that PyTorch does not
+// know stand between the options and the parameters, verbatim.
 #include "codec/tensors.h"
 
-#include "codec/json_tree.h"
+#include "adamd/json.h"
 #include "codec/text.h"
 
 #include <math.h>
@@ -10,10 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { DEPTH_MAX = 20 }; // an extra key's value may have 16 levels, below the group's own two
+
 // --------------------------------------------------------------------------------------- out
 
-static void put_number(struct codec_text *text, double value) {
-    char digits[32];
+// Text without a point or an exponent would be an int.
+static void put_real(struct codec_text *text, double value) {
+    char digits[40];
 
     if (!isfinite(value)) { // lr may be infinite, as in PyTorch
         codec_text_double(text, value);
@@ -21,6 +26,28 @@ static void put_number(struct codec_text *text, double value) {
     }
     (void)snprintf(digits, sizeof digits, "%.17g", value);
     codec_text_put(text, digits);
+    codec_text_put(text, strpbrk(digits, ".e") == NULL ? ".0" : "");
+}
+
+static void put_number(struct codec_text *text, double value, bool is_int) {
+    char digits[400];
+
+    if (is_int && isfinite(value)) {
+        (void)snprintf(digits, sizeof digits, "%.0f", value);
+        codec_text_put(text, digits);
+        return;
+    }
+    put_real(text, value);
+}
+
+static void put_tensor(struct codec_text *text, double value, bool is_tensor, bool is_int) {
+    if (!is_tensor) {
+        put_number(text, value, is_int);
+        return;
+    }
+    codec_text_put(text, "{\"tensor\":");
+    put_real(text, value);
+    codec_text_put(text, "}");
 }
 
 static void put_name(struct codec_text *text, const char *name) {
@@ -42,17 +69,17 @@ static void put_tristate(struct codec_text *text, const char *name, enum adamd_t
 
 static void put_options(struct codec_text *text, const struct adamd_options *options) {
     codec_text_put(text, "\"lr\":");
-    put_number(text, options->lr);
+    put_tensor(text, options->lr, options->lr_is_tensor, (options->ints & ADAMD_NUMBER_LR) != 0);
     put_name(text, "betas");
     codec_text_put(text, "[");
-    put_number(text, options->betas[0]);
+    put_tensor(text, options->betas[0], options->betas_are_tensors, false);
     codec_text_put(text, ",");
-    put_number(text, options->betas[1]);
+    put_tensor(text, options->betas[1], options->betas_are_tensors, false);
     codec_text_put(text, "]");
     put_name(text, "eps");
-    put_number(text, options->eps);
+    put_number(text, options->eps, (options->ints & ADAMD_NUMBER_EPS) != 0);
     put_name(text, "weight_decay");
-    put_number(text, options->weight_decay);
+    put_number(text, options->weight_decay, (options->ints & ADAMD_NUMBER_WEIGHT_DECAY) != 0);
     put_bool(text, "amsgrad", options->amsgrad);
     put_bool(text, "maximize", options->maximize);
     put_tristate(text, "foreach", options->foreach);
@@ -62,16 +89,37 @@ static void put_options(struct codec_text *text, const struct adamd_options *opt
     put_bool(text, "decoupled_weight_decay", options->decoupled_weight_decay);
 }
 
+static void put_keys(struct codec_text *text, const struct adamd_group_keys *keys) {
+    for (uint32_t i = 0; i < keys->extra_count; i++) {
+        codec_text_put(text, ",");
+        codec_text_quote(text, keys->extras[i].key);
+        codec_text_put(text, ":");
+        codec_text_put(text, keys->extras[i].value);
+    }
+    if (keys->names == NULL) {
+        return;
+    }
+    put_name(text, "param_names");
+    for (uint32_t i = 0; i < keys->name_count; i++) {
+        codec_text_put(text, i > 0 ? "," : "[");
+        codec_text_quote(text, keys->names[i]);
+    }
+    codec_text_put(text, keys->name_count > 0 ? "]" : "[]");
+}
+
 enum adamd_status codec_groups_print(const struct adamd_layout *layout,
-                                     const struct adamd_group_spec *groups,
-                                     const struct adamd_options *options, uint32_t group_count,
-                                     char **ret_text) {
+                                     const struct adamd_group_spec *groups, uint32_t group_count,
+                                     const struct adamd_options *options,
+                                     struct adamd_group_keys *const *keys, char **ret_text) {
     struct codec_text text = {0};
 
     codec_text_put(&text, "[");
     for (uint32_t i = 0; i < group_count; i++) {
         codec_text_put(&text, i > 0 ? ",{" : "{");
         put_options(&text, &options[i]);
+        if (keys != NULL && keys[i] != NULL) {
+            put_keys(&text, keys[i]);
+        }
         put_name(&text, "params");
         codec_text_put(&text, "[");
         for (uint32_t k = 0; k < groups[i].tensor_count; k++) {
@@ -92,7 +140,8 @@ enum adamd_status codec_groups_print(const struct adamd_layout *layout,
 // --------------------------------------------------------------------------------------- in
 
 struct group_reader {
-    const struct adamd_layout *layout;
+    struct adamd_json json;
+    struct codec_arena *arena;
     struct codec_path path;
     struct adamd_fault *fault;
 };
@@ -102,72 +151,175 @@ static bool refuse(struct group_reader *reader, enum adamd_status status, const 
     return false;
 }
 
-static bool read_double(struct group_reader *reader, const cJSON *item, double *to) {
-    if (cJSON_IsString(item) && strcmp(item->valuestring, "Infinity") == 0) {
+// Of the wrong kind, or no JSON at all.
+static bool refuse_kind(struct group_reader *reader, const char *text) {
+    return refuse(reader, ADAMD_BAD_FIELD,
+                  reader->json.complaint != NULL ? reader->json.complaint : text);
+}
+
+static bool refuse_memory(struct group_reader *reader) {
+    return refuse(reader, ADAMD_NO_MEMORY, "out of memory");
+}
+
+static bool read_string(struct group_reader *reader, char **ret_string) {
+    struct adamd_json_slice slice;
+
+    if (adamd_json_peek(&reader->json) != '"' || !adamd_json_string(&reader->json, &slice)) {
+        return refuse_kind(reader, "a string is expected");
+    }
+    char *string = codec_arena_alloc(reader->arena, slice.size + 1);
+    if (string == NULL) {
+        return refuse_memory(reader);
+    }
+    string[adamd_json_decode(slice, string)] = 0;
+    *ret_string = string;
+    return true;
+}
+
+// `ret_int` may be NULL.
+static bool read_number(struct group_reader *reader, double *to, bool *ret_int) {
+    char digits[ADAMD_JSON_NUMBER_MAX + 1];
+    struct adamd_json_slice slice;
+    const char first = adamd_json_peek(&reader->json);
+
+    if (first == '"') {
+        char *word = NULL;
+        if (!read_string(reader, &word)) {
+            return false;
+        }
+        ADAMD_ASSERT(word != NULL);
         *to = (double)INFINITY;
-        return true;
+        return strcmp(word, "Infinity") == 0 || refuse_kind(reader, "a number is expected");
     }
-    if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble)) {
-        return refuse(reader, ADAMD_BAD_FIELD, "a number is expected");
+    if ((first != '-' && (first < '0' || first > '9')) ||
+        !adamd_json_number(&reader->json, &slice) || slice.size >= sizeof digits) {
+        return refuse_kind(reader, "a number is expected");
     }
-    *to = item->valuedouble;
+    memcpy(digits, slice.text, slice.size);
+    digits[slice.size] = 0;
+    *to = strtod(digits, NULL);
+    if (ret_int != NULL) {
+        *ret_int = strpbrk(digits, ".eE") == NULL;
+    }
+    return isfinite(*to) || refuse_kind(reader, "a number is expected");
+}
+
+// A number, or one in {"tensor": …}.
+static bool read_tensor(struct group_reader *reader, double *to, bool *ret_tensor, bool *ret_int) {
+    char *name = NULL;
+
+    *ret_tensor = adamd_json_take(&reader->json, '{');
+    if (!*ret_tensor) {
+        return read_number(reader, to, ret_int);
+    }
+    if (!read_string(reader, &name)) {
+        return false;
+    }
+    ADAMD_ASSERT(name != NULL);
+    if (strcmp(name, "tensor") != 0 || !adamd_json_expect(&reader->json, ':')) {
+        return refuse_kind(reader, "a number or {\"tensor\": a number} is expected");
+    }
+    return read_number(reader, to, NULL) &&
+           (adamd_json_expect(&reader->json, '}') ||
+            refuse_kind(reader, "a number or {\"tensor\": a number} is expected"));
+}
+
+static bool read_betas(struct group_reader *reader, struct adamd_options *to) {
+    bool tensors[2];
+
+    if (!adamd_json_take(&reader->json, '[')) {
+        return refuse_kind(reader, "an array of two numbers is expected");
+    }
+    for (int i = 0; i < 2; i++) {
+        if (adamd_json_peek(&reader->json) == ']') {
+            return refuse_kind(reader, "an array of two numbers is expected");
+        }
+        if (!read_tensor(reader, &to->betas[i], &tensors[i], NULL)) {
+            return false;
+        }
+        if (!adamd_json_take(&reader->json, i == 0 ? ',' : ']')) {
+            return refuse_kind(reader, "an array of two numbers is expected");
+        }
+    }
+    to->betas_are_tensors = tensors[0] && tensors[1];
+    to->betas_are_mixed = tensors[0] != tensors[1];
     return true;
 }
 
-static bool read_betas(struct group_reader *reader, const cJSON *item, double to[2]) {
-    const cJSON *first = cJSON_IsArray(item) ? item->child : NULL;
+// A word of JSON, which the caller compares with what it expects.
+static bool read_word(struct group_reader *reader, const char *word) {
+    const char *at;
+    const char first = adamd_json_peek(&reader->json);
 
-    if (first == NULL || first->next == NULL || first->next->next != NULL) {
-        return refuse(reader, ADAMD_BAD_FIELD, "an array of two numbers is expected");
-    }
-    return read_double(reader, first, &to[0]) && read_double(reader, first->next, &to[1]);
+    at = reader->json.at;
+    return first == word[0] && adamd_json_skip(&reader->json) &&
+           (size_t)(reader->json.at - at) == strlen(word) && memcmp(at, word, strlen(word)) == 0;
 }
 
-static bool read_bool(struct group_reader *reader, const cJSON *item, bool *to) {
-    if (!cJSON_IsBool(item)) {
-        return refuse(reader, ADAMD_BAD_FIELD, "true or false is expected");
-    }
-    *to = cJSON_IsTrue(item) != 0;
-    return true;
+static bool read_bool(struct group_reader *reader, bool *to) {
+    *to = adamd_json_peek(&reader->json) == 't';
+    return read_word(reader, *to ? "true" : "false") ||
+           refuse_kind(reader, "true or false is expected");
 }
 
-static bool read_tristate(struct group_reader *reader, const cJSON *item, enum adamd_tristate *to) {
+static bool read_tristate(struct group_reader *reader, enum adamd_tristate *to) {
     bool value = false;
 
-    if (cJSON_IsNull(item)) {
+    if (adamd_json_peek(&reader->json) == 'n') {
         *to = ADAMD_NONE;
-        return true;
+        return read_word(reader, "null") || refuse_kind(reader, "true, false or null is expected");
     }
-    if (!read_bool(reader, item, &value)) {
+    if (!read_bool(reader, &value)) {
         return false;
     }
     *to = value ? ADAMD_TRUE : ADAMD_FALSE;
     return true;
 }
 
-static bool read_params(struct group_reader *reader, const cJSON *item,
-                        const struct adamd_group_spec *group) {
-    const size_t path_size = reader->path.size;
+// How many elements the array has that comes next; it is still unread then.
+static uint32_t count_elements(const struct group_reader *reader) {
+    struct adamd_json ahead = reader->json;
     uint32_t count = 0;
 
-    if (!cJSON_IsArray(item)) {
-        return refuse(reader, ADAMD_BAD_FIELD, "an array of keys is expected");
+    (void)adamd_json_take(&ahead, '[');
+    if (adamd_json_peek(&ahead) == ']') {
+        return 0;
     }
-    for (const cJSON *key = item->child; key != NULL; key = key->next, count++) {
-        codec_path_index(&reader->path, count);
-        if (!cJSON_IsString(key)) {
-            return refuse(reader, ADAMD_BAD_FIELD, "a key is expected");
-        }
-        if (count == group->tensor_count ||
-            strcmp(key->valuestring, reader->layout->tensors[group->tensors[count]].key) != 0) {
-            return refuse(reader, ADAMD_LAYOUT_MISMATCH,
-                          "the parameters of this group are not those of the model's");
+    do {
+        count++;
+    } while (adamd_json_skip(&ahead) && adamd_json_take(&ahead, ','));
+    return count;
+}
+
+static bool read_strings(struct group_reader *reader, const char *const **ret_strings,
+                         uint32_t *ret_count) {
+    const size_t path_size = reader->path.size;
+
+    if (adamd_json_peek(&reader->json) != '[') {
+        return refuse_kind(reader, "an array of strings is expected");
+    }
+    const uint32_t count = count_elements(reader);
+    char **strings = codec_arena_array(reader->arena, count, sizeof *strings);
+    if (strings == NULL) {
+        return refuse_memory(reader);
+    }
+    (void)adamd_json_take(&reader->json, '[');
+    for (uint32_t i = 0; i < count; i++) {
+        codec_path_index(&reader->path, i);
+        if (!read_string(reader, &strings[i])) {
+            return false;
         }
         codec_path_cut(&reader->path, path_size);
+        if (!adamd_json_expect(&reader->json, i + 1 < count ? ',' : ']')) {
+            return refuse_kind(reader, "an array of strings is expected");
+        }
     }
-    return count == group->tensor_count ||
-           refuse(reader, ADAMD_LAYOUT_MISMATCH,
-                  "the parameters of this group are not those of the model's");
+    if (count == 0 && !adamd_json_expect(&reader->json, ']')) {
+        return refuse_kind(reader, "an array of strings is expected");
+    }
+    *ret_strings = (const char *const *)strings;
+    *ret_count = count;
+    return true;
 }
 
 enum option {
@@ -183,50 +335,104 @@ enum option {
     OPTION_FUSED,
     OPTION_DECOUPLED,
     OPTION_PARAMS,
+    OPTION_NAMES,
     OPTION_COUNT
 };
 
-static const char *const option_names[OPTION_COUNT] = {"lr",
-                                                       "betas",
-                                                       "eps",
-                                                       "weight_decay",
-                                                       "amsgrad",
-                                                       "maximize",
-                                                       "foreach",
-                                                       "capturable",
-                                                       "differentiable",
-                                                       "fused",
-                                                       "decoupled_weight_decay",
-                                                       "params"};
+static const char *const option_names[OPTION_COUNT] = {
+    [OPTION_LR] = "lr",
+    [OPTION_BETAS] = "betas",
+    [OPTION_EPS] = "eps",
+    [OPTION_WEIGHT_DECAY] = "weight_decay",
+    [OPTION_AMSGRAD] = "amsgrad",
+    [OPTION_MAXIMIZE] = "maximize",
+    [OPTION_FOREACH] = "foreach",
+    [OPTION_CAPTURABLE] = "capturable",
+    [OPTION_DIFFERENTIABLE] = "differentiable",
+    [OPTION_FUSED] = "fused",
+    [OPTION_DECOUPLED] = "decoupled_weight_decay",
+    [OPTION_PARAMS] = "params",
+    [OPTION_NAMES] = "param_names",
+};
 
-static bool read_option(struct group_reader *reader, const cJSON *item, enum option option,
-                        const struct adamd_group_spec *group, struct adamd_options *to) {
+static bool read_noted(struct group_reader *reader, double *to, enum adamd_number number,
+                       unsigned *ints) {
+    bool is_int = false;
+
+    if (!read_number(reader, to, &is_int)) {
+        return false;
+    }
+    *ints = is_int ? *ints | number : *ints & ~(unsigned)number;
+    return true;
+}
+
+static bool read_lr(struct group_reader *reader, struct adamd_options *to) {
+    bool is_int = false;
+
+    if (!read_tensor(reader, &to->lr, &to->lr_is_tensor, &is_int)) {
+        return false;
+    }
+    to->ints = is_int ? to->ints | ADAMD_NUMBER_LR : to->ints & ~(unsigned)ADAMD_NUMBER_LR;
+    return true;
+}
+
+static bool read_option(struct group_reader *reader, enum option option,
+                        struct codec_parsed_group *group) {
+    struct adamd_options *to = &group->options;
+
     switch (option) {
     case OPTION_LR:
-        return read_double(reader, item, &to->lr);
+        return read_lr(reader, to);
     case OPTION_BETAS:
-        return read_betas(reader, item, to->betas);
+        return read_betas(reader, to);
     case OPTION_EPS:
-        return read_double(reader, item, &to->eps);
+        return read_noted(reader, &to->eps, ADAMD_NUMBER_EPS, &to->ints);
     case OPTION_WEIGHT_DECAY:
-        return read_double(reader, item, &to->weight_decay);
+        return read_noted(reader, &to->weight_decay, ADAMD_NUMBER_WEIGHT_DECAY, &to->ints);
     case OPTION_AMSGRAD:
-        return read_bool(reader, item, &to->amsgrad);
+        return read_bool(reader, &to->amsgrad);
     case OPTION_MAXIMIZE:
-        return read_bool(reader, item, &to->maximize);
+        return read_bool(reader, &to->maximize);
     case OPTION_FOREACH:
-        return read_tristate(reader, item, &to->foreach);
+        return read_tristate(reader, &to->foreach);
     case OPTION_CAPTURABLE:
-        return read_bool(reader, item, &to->capturable);
+        return read_bool(reader, &to->capturable);
     case OPTION_DIFFERENTIABLE:
-        return read_bool(reader, item, &to->differentiable);
+        return read_bool(reader, &to->differentiable);
     case OPTION_FUSED:
-        return read_tristate(reader, item, &to->fused);
+        return read_tristate(reader, &to->fused);
     case OPTION_DECOUPLED:
-        return read_bool(reader, item, &to->decoupled_weight_decay);
+        return read_bool(reader, &to->decoupled_weight_decay);
+    case OPTION_PARAMS:
+        return read_strings(reader, &group->params, &group->param_count);
     default:
-        return read_params(reader, item, group);
+        return read_strings(reader, &group->keys.names, &group->keys.name_count);
     }
+}
+
+// The text of the value as it stands.
+static bool read_extra(struct group_reader *reader, const char *name,
+                       struct codec_parsed_group *group, struct adamd_extra *extras) {
+    (void)adamd_json_peek(&reader->json);
+    const char *at = reader->json.at;
+
+    if (group->keys.extra_count == ADAMD_EXTRAS_MAX) {
+        return refuse(reader, ADAMD_TOO_LARGE, "more unknown keys than a group may have");
+    }
+    if (!adamd_json_skip(&reader->json)) {
+        return refuse_kind(reader, "a value is expected");
+    }
+    char *value = codec_arena_copy(reader->arena, at, (size_t)(reader->json.at - at));
+    if (value == NULL) {
+        return refuse_memory(reader);
+    }
+    for (uint32_t i = 0; i < group->keys.extra_count; i++) {
+        if (strcmp(extras[i].key, name) == 0) {
+            return refuse(reader, ADAMD_BAD_FIELD, "given twice");
+        }
+    }
+    extras[group->keys.extra_count++] = (struct adamd_extra){name, value};
+    return true;
 }
 
 static enum option find_option(const char *name) {
@@ -237,10 +443,11 @@ static enum option find_option(const char *name) {
     return (enum option)option;
 }
 
-static bool check_options(struct group_reader *reader, const struct adamd_options *options) {
+static bool check_group(struct group_reader *reader, const struct codec_parsed_group *group) {
     struct adamd_fault why;
-    const enum adamd_status status = adamd_options_check(options, &why);
+    enum adamd_status status = adamd_options_check(&group->options, &why);
 
+    status = status == ADAMD_OK ? adamd_group_keys_check(&group->keys, &why) : status;
     if (status == ADAMD_OK) {
         return true;
     }
@@ -248,81 +455,188 @@ static bool check_options(struct group_reader *reader, const struct adamd_option
     return refuse(reader, status, why.message);
 }
 
-// What a group leaves out has PyTorch's default, as load_state_dict has it for files of older
-// versions; only its parameters cannot be guessed.
-static bool read_group(struct group_reader *reader, const cJSON *object,
-                       const struct adamd_group_spec *group, struct adamd_options *ret_options) {
+static bool read_member(struct group_reader *reader, struct codec_parsed_group *group,
+                        struct adamd_extra *extras, unsigned *seen) {
     const size_t path_size = reader->path.size;
-    struct adamd_options options = adamd_options_default;
-    unsigned seen = 0;
+    char *name = NULL;
+    bool good;
 
-    if (!cJSON_IsObject(object)) {
-        return refuse(reader, ADAMD_BAD_FIELD, "an object is expected");
+    if (!read_string(reader, &name)) {
+        return false;
     }
-    for (const cJSON *item = object->child; item != NULL; item = item->next) {
-        const enum option option = find_option(item->string);
-        codec_path_add(&reader->path, item->string);
-        if (option == OPTION_COUNT) {
-            return refuse(reader, ADAMD_BAD_FIELD, "there is no option of this name");
-        }
-        if ((seen >> option & 1U) != 0) {
-            return refuse(reader, ADAMD_BAD_FIELD, "given twice");
-        }
-        seen |= 1U << option;
-        if (!read_option(reader, item, option, group, &options)) {
+    if (!adamd_json_expect(&reader->json, ':')) {
+        return refuse_kind(reader, "a value is expected");
+    }
+    codec_path_add(&reader->path, name);
+    const enum option option = find_option(name);
+    if (option == OPTION_COUNT) {
+        good = read_extra(reader, name, group, extras);
+    } else if ((*seen >> option & 1U) != 0) {
+        good = refuse(reader, ADAMD_BAD_FIELD, "given twice");
+    } else {
+        *seen |= 1U << option;
+        good = read_option(reader, option, group);
+    }
+    if (good) {
+        codec_path_cut(&reader->path, path_size);
+    }
+    return good;
+}
+
+static bool read_members(struct group_reader *reader, struct codec_parsed_group *group,
+                         struct adamd_extra *extras, unsigned *seen) {
+    if (!adamd_json_take(&reader->json, '{')) {
+        return refuse_kind(reader, "an object is expected");
+    }
+    if (adamd_json_take(&reader->json, '}')) {
+        return true;
+    }
+    do {
+        if (!read_member(reader, group, extras, seen)) {
             return false;
         }
-        codec_path_cut(&reader->path, path_size);
+    } while (adamd_json_take(&reader->json, ','));
+    return adamd_json_expect(&reader->json, '}') || refuse_kind(reader, "");
+}
+
+// What a group leaves out has PyTorch's default, as load_state_dict has it for files of older
+// versions; only its parameters cannot be guessed.
+static bool read_group(struct group_reader *reader, struct codec_parsed_group *group) {
+    struct adamd_extra *extras = codec_arena_array(reader->arena, ADAMD_EXTRAS_MAX, sizeof *extras);
+    unsigned seen = 0;
+
+    if (extras == NULL) {
+        return refuse_memory(reader);
+    }
+    *group =
+        (struct codec_parsed_group){.options = adamd_options_default, .keys = {.extras = extras}};
+    if (!read_members(reader, group, extras, &seen)) {
+        return false;
     }
     if ((seen >> OPTION_PARAMS & 1U) == 0) {
         return refuse(reader, ADAMD_BAD_FIELD, "\"params\" is missing");
     }
-    if (!check_options(reader, &options)) {
-        return false;
-    }
-    *ret_options = options;
-    return true;
+    // Without names: those that the model's group has stay.
+    group->keys.unnamed = (seen >> OPTION_NAMES & 1U) == 0;
+    adamd_options_round(&group->options);
+    return check_group(reader, group);
 }
 
-static bool read_groups(struct group_reader *reader, const cJSON *array,
-                        const struct adamd_group_spec *groups, uint32_t group_count,
-                        struct adamd_options *ret_options) {
+static bool read_groups(struct group_reader *reader, struct codec_parsed_group **ret_groups,
+                        uint32_t *ret_count) {
     const size_t path_size = reader->path.size;
-    uint32_t count = 0;
 
-    if (!cJSON_IsArray(array)) {
-        return refuse(reader, ADAMD_BAD_FIELD, "an array is expected");
+    if (adamd_json_peek(&reader->json) != '[') {
+        return refuse_kind(reader, "an array is expected");
     }
-    for (const cJSON *item = array->child; item != NULL; item = item->next, count++) {
-        if (count == group_count) {
-            return refuse(reader, ADAMD_LAYOUT_MISMATCH, "more groups than the model has");
-        }
-        codec_path_index(&reader->path, count);
-        if (!read_group(reader, item, &groups[count], &ret_options[count])) {
+    const uint32_t count = count_elements(reader);
+    if (count > ADAMD_GROUPS_MAX) {
+        return refuse(reader, ADAMD_TOO_LARGE, "more groups than a model may have");
+    }
+    struct codec_parsed_group *groups = codec_arena_array(reader->arena, count, sizeof *groups);
+    if (groups == NULL) {
+        return refuse_memory(reader);
+    }
+    (void)adamd_json_take(&reader->json, '[');
+    for (uint32_t i = 0; i < count; i++) {
+        codec_path_index(&reader->path, i);
+        if (!read_group(reader, &groups[i])) {
             return false;
         }
         codec_path_cut(&reader->path, path_size);
+        if (!adamd_json_expect(&reader->json, i + 1 < count ? ',' : ']')) {
+            return refuse_kind(reader, "");
+        }
     }
-    return count == group_count ||
-           refuse(reader, ADAMD_LAYOUT_MISMATCH, "fewer groups than the model has");
+    if ((count == 0 && !adamd_json_expect(&reader->json, ']')) ||
+        !adamd_json_finish(&reader->json)) {
+        return refuse_kind(reader, "");
+    }
+    *ret_groups = groups;
+    *ret_count = count;
+    return true;
 }
 
-enum adamd_status codec_groups_parse(const char *text, const struct adamd_layout *layout,
-                                     const struct adamd_group_spec *groups, uint32_t group_count,
-                                     struct adamd_options *ret_options, struct adamd_fault *fault) {
+enum adamd_status codec_groups_parse(const char *text, struct codec_arena *arena,
+                                     struct codec_parsed_group **ret_groups, uint32_t *ret_count,
+                                     struct adamd_fault *fault) {
     struct adamd_fault own;
-    struct group_reader reader = {.layout = layout, .fault = fault != NULL ? fault : &own};
-    cJSON *tree = NULL;
+    struct group_reader reader = {.arena = arena, .fault = fault != NULL ? fault : &own};
 
     codec_path_add(&reader.path, "adamd.param_groups");
-    const enum adamd_status status = codec_json_tree(text, strlen(text), &tree, reader.fault);
-    if (status != ADAMD_OK) {
-        if (fault != NULL && fault->field[0] == 0) {
-            (void)snprintf(fault->field, sizeof fault->field, "%s", reader.path.text);
+    adamd_json_init(&reader.json, text, strlen(text), DEPTH_MAX, UINT64_MAX);
+    return read_groups(&reader, ret_groups, ret_count) ? ADAMD_OK : reader.fault->status;
+}
+
+// --------------------------------------------------------------------------------------- matching
+
+static enum adamd_status mismatch(struct adamd_fault *fault, const char *field, const char *text) {
+    return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, field, "%s: %s", field, text);
+}
+
+static enum adamd_status match_params(const struct adamd_layout *layout,
+                                      const struct adamd_group_spec *group,
+                                      const struct codec_parsed_group *parsed, uint32_t index,
+                                      struct adamd_fault *fault) {
+    for (uint32_t i = 0; i < group->tensor_count; i++) {
+        if (strcmp(parsed->params[i], layout->tensors[group->tensors[i]].key) != 0) {
+            char field[64];
+            (void)snprintf(field, sizeof field, "adamd.param_groups[%u].params[%u]", index, i);
+            return mismatch(fault, field,
+                            "the parameters of this group are not those of the model's");
         }
+    }
+    return ADAMD_OK;
+}
+
+// PyTorch's order: how many groups, then the sizes of all, then what is in them.
+static enum adamd_status match(const struct adamd_layout *layout,
+                               const struct adamd_group_spec *groups, uint32_t group_count,
+                               const struct codec_parsed_group *parsed, uint32_t count,
+                               struct adamd_fault *fault) {
+    enum adamd_status status = ADAMD_OK;
+    char field[48];
+
+    if (count != group_count) {
+        return mismatch(fault, "adamd.param_groups",
+                        "loaded state dict has a different number of parameter groups");
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (parsed[i].param_count != groups[i].tensor_count) {
+            (void)snprintf(field, sizeof field, "adamd.param_groups[%u].params", i);
+            return mismatch(fault, field,
+                            "loaded state dict contains a parameter group that doesn't match the "
+                            "size of optimizer's group");
+        }
+    }
+    for (uint32_t i = 0; i < count && status == ADAMD_OK; i++) {
+        status = match_params(layout, &groups[i], &parsed[i], i, fault);
+    }
+    return status;
+}
+
+enum adamd_status codec_groups_match(const char *text, const struct adamd_layout *layout,
+                                     const struct adamd_group_spec *groups, uint32_t group_count,
+                                     struct codec_arena *arena,
+                                     struct adamd_group_spec **ret_groups,
+                                     struct adamd_fault *fault) {
+    struct codec_parsed_group *parsed = NULL;
+    uint32_t count = 0;
+    enum adamd_status status = codec_groups_parse(text, arena, &parsed, &count, fault);
+
+    status = status == ADAMD_OK ? match(layout, groups, group_count, parsed, count, fault) : status;
+    if (status != ADAMD_OK) {
         return status;
     }
-    const bool good = read_groups(&reader, tree, groups, group_count, ret_options);
-    cJSON_Delete(tree);
-    return good ? ADAMD_OK : reader.fault->status;
+    struct adamd_group_spec *matched = codec_arena_array(arena, count, sizeof *matched);
+    if (matched == NULL) {
+        return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        matched[i] = groups[i];
+        matched[i].options = parsed[i].options;
+        matched[i].keys = parsed[i].keys;
+    }
+    *ret_groups = matched;
+    return ADAMD_OK;
 }

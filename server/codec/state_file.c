@@ -154,7 +154,7 @@ enum adamd_status codec_state_file(const struct adamd_layout *layout,
     unsigned char *head = NULL;
     size_t head_size = 0;
     enum adamd_status status =
-        codec_groups_print(layout, groups, capture->options, group_count, &text);
+        codec_groups_print(layout, groups, group_count, capture->options, capture->keys, &text);
 
     if (status != ADAMD_OK || !make_entries(&writer)) {
         status = adamd_fail_plain(fault, ADAMD_NO_MEMORY);
@@ -182,6 +182,7 @@ enum adamd_status codec_groups_of(const struct adamd_model *model, struct codec_
     }
     for (uint32_t i = 0; i < count; i++) {
         groups[i].options = *adamd_model_options(model, i);
+        groups[i].keys = adamd_group_keys_spec_of(adamd_model_group_keys(model, i));
         groups[i].tensors = adamd_model_group(model, i, &groups[i].tensor_count);
     }
     *ret_groups = groups;

@@ -140,7 +140,7 @@ ADAMD_MUST_USE enum adamd_status codec_map_gradients(const struct adamd_layout *
 struct codec_state {
     struct codec_target *targets; // by entry
     bool parameters_only;
-    struct adamd_options *options; // by group; NULL: the model's stay
+    struct adamd_group_spec *groups; // with options and keys of the file; NULL: the model's stay
     bool has_version, has_digest;
     uint64_t version;
     uint64_t digest[2];
@@ -161,19 +161,32 @@ codec_map_state(const struct adamd_layout *layout, const struct adamd_group_spec
 // ------------------------------------------------------------- `adamd.param_groups` of a state
 // file
 
-/** The JSON array of groups; malloc'ed. NO_MEMORY. */
-ADAMD_MUST_USE enum adamd_status codec_groups_print(const struct adamd_layout *layout,
-                                                    const struct adamd_group_spec *groups,
-                                                    const struct adamd_options *options,
-                                                    uint32_t group_count, char **ret_text);
-
-/**
- * Reads the same; the groups must be `groups`, in order. Unknown options are refused by name.
- * `ret_options` has room for group_count. BAD_FIELD, LAYOUT_MISMATCH, NO_MEMORY.
- */
+/** The JSON array of groups; malloc'ed. `keys` by group, may be NULL. NO_MEMORY. */
 ADAMD_MUST_USE enum adamd_status
-codec_groups_parse(const char *text, const struct adamd_layout *layout,
-                   const struct adamd_group_spec *groups, uint32_t group_count,
-                   struct adamd_options *ret_options, struct adamd_fault *fault);
+codec_groups_print(const struct adamd_layout *layout, const struct adamd_group_spec *groups,
+                   uint32_t group_count, const struct adamd_options *options,
+                   struct adamd_group_keys *const *keys, char **ret_text);
+
+/** One group as a text says it; what it leaves out has PyTorch's default. */
+struct codec_parsed_group {
+    struct adamd_options options;
+    struct adamd_group_keys_spec keys; // unnamed: the text says nothing of names
+    const char *const *params;
+    uint32_t param_count;
+};
+
+/** Reads the same, checked but for the parameters; all of it in the arena. BAD_FIELD, NO_MEMORY. */
+ADAMD_MUST_USE enum adamd_status codec_groups_parse(const char *text, struct codec_arena *arena,
+                                                    struct codec_parsed_group **ret_groups,
+                                                    uint32_t *ret_count, struct adamd_fault *fault);
+
+/** Reads groups that must be `groups`, in order, and gives these with the text's options and keys.
+ *  As above, and LAYOUT_MISMATCH with PyTorch's texts. */
+ADAMD_MUST_USE enum adamd_status codec_groups_match(const char *text,
+                                                    const struct adamd_layout *layout,
+                                                    const struct adamd_group_spec *groups,
+                                                    uint32_t group_count, struct codec_arena *arena,
+                                                    struct adamd_group_spec **ret_groups,
+                                                    struct adamd_fault *fault);
 
 #endif

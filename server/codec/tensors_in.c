@@ -274,13 +274,13 @@ static void check_present(struct state_reader *reader, uint32_t tensor, unsigned
 
 // Every tensor of every group: each tensor is in exactly one.
 static void check_complete(struct state_reader *reader, const struct adamd_group_spec *groups,
-                           uint32_t group_count, const struct adamd_options *options) {
+                           uint32_t group_count) {
     const unsigned param = 1U << ADAMD_PARAM;
     const unsigned state =
         param | 1U << ADAMD_EXP_AVG | 1U << ADAMD_EXP_AVG_SQ | 1U << CODEC_TARGET_STEP;
 
     for (uint32_t i = 0; i < group_count; i++) {
-        const bool amsgrad = options != NULL ? options[i].amsgrad : groups[i].options.amsgrad;
+        const bool amsgrad = groups[i].options.amsgrad;
         unsigned wanted = reader->all == param ? param : state;
         if (wanted == state && amsgrad) {
             wanted |= 1U << ADAMD_MAX_EXP_AVG_SQ;
@@ -327,33 +327,17 @@ static enum adamd_status read_metadata(const struct adamd_safetensors *header,
     return read_version(adamd_safetensors_metadata_get(header, "adamd.version"), state, fault);
 }
 
-static enum adamd_status read_options(const struct adamd_layout *layout,
-                                      const struct adamd_group_spec *groups, uint32_t group_count,
-                                      const char *text, struct codec_arena *arena,
-                                      struct adamd_options **ret_options,
-                                      struct adamd_fault *fault) {
-    if (text == NULL) {
-        return ADAMD_OK;
-    }
-    *ret_options = codec_arena_array(arena, group_count, sizeof **ret_options);
-    if (*ret_options == NULL) {
-        return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
-    }
-    return codec_groups_parse(text, layout, groups, group_count, *ret_options, fault);
-}
-
 enum adamd_status codec_map_state(const struct adamd_layout *layout,
                                   const struct adamd_group_spec *groups, uint32_t group_count,
                                   const struct adamd_safetensors *header, struct codec_arena *arena,
                                   struct codec_state *ret_state, struct adamd_fault *fault) {
     struct state_reader reader = {.layout = layout, .differences = {.fault = fault}};
     struct codec_state state = {0};
+    const char *text = adamd_safetensors_metadata_get(header, "adamd.param_groups");
     enum adamd_status status = read_metadata(header, &state, fault);
 
-    if (status == ADAMD_OK) {
-        status = read_options(layout, groups, group_count,
-                              adamd_safetensors_metadata_get(header, "adamd.param_groups"), arena,
-                              &state.options, fault);
+    if (status == ADAMD_OK && text != NULL) {
+        status = codec_groups_match(text, layout, groups, group_count, arena, &state.groups, fault);
     }
     if (status != ADAMD_OK) {
         return status;
@@ -367,11 +351,11 @@ enum adamd_status codec_map_state(const struct adamd_layout *layout,
         read_entry(&reader, &header->entries[i], &state.targets[i]);
     }
     if (reader.differences.count == 0) {
-        check_complete(&reader, groups, group_count, state.options);
+        check_complete(&reader, state.groups != NULL ? state.groups : groups, group_count);
     }
     state.parameters_only = reader.all == 1U << ADAMD_PARAM;
     if (state.parameters_only) {
-        state.options = NULL;
+        state.groups = NULL;
     }
     *ret_state = state;
     return conclude(&reader.differences);

@@ -16,24 +16,52 @@ static const struct adamd_tensor_spec specs[] = {{"w", ADAMD_FLOAT32, 2, {2, 3}}
 static const uint32_t first[] = {0, 1};
 static const uint32_t second[] = {3, 2};
 static const struct adamd_group_spec groups[] = {
-    {{.lr = 0.1, .betas = {0.9, 0.99}, .eps = 1e-8}, first, 2},
-    {{.lr = 0.1, .betas = {0.9, 0.99}, .eps = 1e-8, .amsgrad = true}, second, 2},
+    {.options = {.lr = 0.1, .betas = {0.9, 0.99}, .eps = 1e-8},
+     .tensors = first,
+     .tensor_count = 2},
+    {.options = {.lr = 0.1, .betas = {0.9, 0.99}, .eps = 1e-8, .amsgrad = true},
+     .tensors = second,
+     .tensor_count = 2},
 };
 
+static void check_keys(const struct adamd_group_keys_spec *keys,
+                       const struct adamd_group_keys_spec *back) {
+    ADAMD_ASSERT(keys->extra_count == back->extra_count && keys->unnamed == back->unnamed);
+    ADAMD_ASSERT(keys->name_count == back->name_count);
+    for (uint32_t i = 0; i < keys->extra_count; i++) {
+        ADAMD_ASSERT(strcmp(keys->extras[i].key, back->extras[i].key) == 0);
+        ADAMD_ASSERT(strcmp(keys->extras[i].value, back->extras[i].value) == 0);
+    }
+    for (uint32_t i = 0; i < keys->name_count; i++) {
+        ADAMD_ASSERT(strcmp(keys->names[i], back->names[i]) == 0);
+    }
+}
+
 static void check_options(const struct adamd_layout *layout, const struct codec_state *state) {
-    struct adamd_options back[2];
+    struct codec_arena arena = {0};
+    struct adamd_group_spec *back = NULL;
+    struct adamd_options options[2];
+    struct adamd_group_keys *keys[2];
     char *text = NULL;
 
     for (int i = 0; i < 2; i++) {
-        ADAMD_ASSERT(adamd_options_check(&state->options[i], NULL) == ADAMD_OK);
+        options[i] = state->groups[i].options;
+        ADAMD_ASSERT(adamd_options_check(&options[i], NULL) == ADAMD_OK);
+        keys[i] = adamd_group_keys_create(&state->groups[i].keys);
+        ADAMD_ASSERT(keys[i] != NULL);
     }
-    ADAMD_ASSERT(codec_groups_print(layout, groups, state->options, 2, &text) == ADAMD_OK);
-    ADAMD_ASSERT(codec_groups_parse(text, layout, groups, 2, back, NULL) == ADAMD_OK);
+    ADAMD_ASSERT(codec_groups_print(layout, groups, 2, options, keys, &text) == ADAMD_OK);
+    ADAMD_ASSERT(codec_groups_match(text, layout, groups, 2, &arena, &back, NULL) == ADAMD_OK);
     for (int i = 0; i < 2; i++) {
-        ADAMD_ASSERT(back[i].lr == state->options[i].lr && back[i].eps == state->options[i].eps);
-        ADAMD_ASSERT(memcmp(back[i].betas, state->options[i].betas, sizeof back[i].betas) == 0);
-        ADAMD_ASSERT(back[i].amsgrad == state->options[i].amsgrad);
+        ADAMD_ASSERT(back[i].options.lr == options[i].lr && back[i].options.eps == options[i].eps);
+        ADAMD_ASSERT(memcmp(back[i].options.betas, options[i].betas, sizeof options[i].betas) == 0);
+        ADAMD_ASSERT(back[i].options.amsgrad == options[i].amsgrad);
+        ADAMD_ASSERT(back[i].options.ints == options[i].ints);
+        ADAMD_ASSERT(back[i].options.lr_is_tensor == options[i].lr_is_tensor);
+        check_keys(&state->groups[i].keys, &back[i].keys);
+        adamd_group_keys_drop(keys[i]);
     }
+    codec_arena_finish(&arena);
     free(text);
 }
 
@@ -56,7 +84,7 @@ static void check_state(const struct adamd_layout *layout, const struct adamd_sa
         ADAMD_ASSERT(state->parameters_only == !seen[ADAMD_EXP_AVG][i]);
         ADAMD_ASSERT(seen[ADAMD_EXP_AVG][i] == seen[CODEC_TARGET_STEP][i]);
     }
-    if (state->options != NULL) {
+    if (state->groups != NULL) {
         check_options(layout, state);
     }
 }

@@ -15,8 +15,7 @@ def tensor(key="w", shape=("4",), **more):
 # Bodies for POST /v1/models, and a word that the named field must hold.
 BAD_MODELS = {
     "no tensors": ({"tensors": []}, "tensors"),
-    "no key": ({"tensors": [{"shape": ["4"]}]}, "key"),
-    "an empty key": ({"tensors": [tensor("")]}, "key"),
+    "one key of two": ({"tensors": [tensor(), {"shape": ["4"]}]}, "param_groups[0].params"),
     "a long key": ({"tensors": [tensor("k" * 257)]}, "key"),
     "a key twice": ({"tensors": [tensor(), tensor()]}, "key"),
     "a key like state": ({"tensors": [tensor("w"), tensor("w.exp_avg")]}, "key"),
@@ -134,7 +133,7 @@ class Models(DaemonTest):
             ({"defaults": {"lr": 5}}, {"update_mask": "tensors"}),
             ({"tensors": [tensor("x")]}, {}), ({"version": "7"}, {"update_mask": "version"}),
             ({"defaults": {"lr": 5}, "labels": [{"value": "x"}]}, {}),
-            ({"defaults": {"capturable": True}}, {}),
+            ({"defaults": {"differentiable": True, "fused": True}}, {}),
         )
         before = model.get()
         for body, query in bad:

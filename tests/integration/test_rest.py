@@ -180,7 +180,7 @@ class Create(Rest):
         labels = [{"key": f"k{i}", "value": ""} for i in range(33)]
         cases = {
             "no tensors": ({}, "tensors"),
-            "empty key": (tensor(key=""), "tensors[0].key"),
+            "one key of two": ({"tensors": [{"key": "w"}, {}]}, "param_groups[0].params"),
             "long key": (tensor(key="k" * 257), "tensors[0].key"),
             "key twice": ({"tensors": [TENSORS[0], TENSORS[0]]}, "tensors[1].key"),
             "key of state": ({"tensors": [{"key": "w"}, {"key": "w.exp_avg"}]}, "tensors[1].key"),
@@ -223,8 +223,6 @@ class Create(Rest):
         for body, field in (
             ({"tensors": [{"key": "w", "dataType": "DATA_TYPE_BFLOAT16"}]}, "data_type"),
             ({"tensors": TENSORS, "durability": "DURABILITY_WAL"}, "durability"),
-            ({"tensors": TENSORS, "defaults": {"capturable": True}}, "capturable"),
-            ({"tensors": TENSORS, "defaults": {"differentiable": True}}, "differentiable"),
         ):
             with self.subTest(field):
                 self.refused(self.create(body), 501, "UNSUPPORTED", field)
@@ -353,7 +351,7 @@ class Update(Rest):
             "unknown path": ({"defaults": {"lr": 0.5}}, "defaults.lr,defaults.lrr", "update_mask"),
             "output only path": ({"defaults": {"lr": 0.5}}, "version", "update_mask"),
             "path without value": ({"defaults": {"lr": 0.5}}, "defaults.lr,defaults.eps", "eps"),
-            "unsupported": ({"defaults": {"lr": 0.5, "capturable": True}}, None, "capturable"),
+            "two flags": ({"defaults": {"lr": 0.5, "fused": True, "foreach": True}}, None, "fused"),
         }
         before = model.get()
         digest = model.digest()

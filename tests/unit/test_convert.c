@@ -90,7 +90,15 @@ static const struct {
     {"{\"betas\":[1.0,0.9]}", "defaults", "defaults.betas[0]", ADAMD_BAD_FIELD},
     {"{\"betas\":[0.9,1.0]}", "defaults", "defaults.betas[1]", ADAMD_BAD_FIELD},
     {"{\"weightDecay\":-1}", "defaults", "defaults.weight_decay", ADAMD_BAD_FIELD},
-    {"{\"capturable\":true}", "defaults", "defaults.capturable", ADAMD_UNSUPPORTED},
+    {"{\"lr\":\"NaN\",\"tensorLr\":true,\"foreach\":true}", "defaults", "defaults.lr",
+     ADAMD_BAD_FIELD},
+    {"{\"betas\":[0.5,0.5],\"tensorBetas\":[true,false]}", "defaults", "defaults.betas",
+     ADAMD_BAD_FIELD},
+    {"{\"betas\":[0,0.5],\"integers\":[\"betas[0]\"]}", "defaults", "defaults.betas",
+     ADAMD_BAD_FIELD},
+    {"{\"tensorBetas\":[true,true,true]}", "defaults", "defaults.tensor_betas", ADAMD_BAD_FIELD},
+    {"{\"lr\":1,\"integers\":[\"lrr\"]}", "defaults", "defaults.integers[0]", ADAMD_BAD_FIELD},
+    {"{\"lr\":0.5,\"integers\":[\"lr\"]}", "defaults", "defaults.integers[0]", ADAMD_BAD_FIELD},
     {"{\"fused\":true,\"foreach\":true}", "defaults", "defaults.fused", ADAMD_BAD_FIELD},
 };
 
@@ -220,9 +228,35 @@ static const struct {
     {"{\"tensors\":[{\"key\":\"w\",\"shape\":[1,1,1,1,1,1,1,1,1]}]}", "tensors[0].shape",
      ADAMD_BAD_FIELD},
     {"{\"tensors\":[{\"key\":\"w\"},{\"key\":\"w\"}]}", "tensors[1].key", ADAMD_BAD_FIELD},
-    {"{\"tensors\":[{\"key\":\"\"}]}", "tensors[0].key", ADAMD_BAD_FIELD},
+    {"{\"tensors\":[{\"key\":\"w\"},{\"key\":\"\"}]}", "param_groups[0].params", ADAMD_BAD_FIELD},
+    {"{\"tensors\":[{\"key\":\"1\"},{\"key\":\"\"}]}", "tensors[1].key", ADAMD_BAD_FIELD},
+    {"{" TENSORS ",\"paramGroups\":[{\"params\":[\"w\",\"b\",\"s\",\"w\"]}]}",
+     "param_groups[0].params[3]", ADAMD_BAD_FIELD},
     {"{}", "tensors", ADAMD_BAD_FIELD},
 };
+
+START_TEST(parameters_without_names_are_called_by_their_index)
+{
+    struct codec_creation creation;
+
+    ck_assert_int_eq(codec_creation_read(parse_model("{\"tensors\":[{},{\"shape\":[\"2\"]}]}"),
+                                         &arena, &creation, &fault),
+                     ADAMD_OK);
+    ck_assert_str_eq(creation.spec.tensors[0].key, "0");
+    ck_assert_str_eq(creation.spec.tensors[1].key, "1");
+    ck_assert(creation.spec.groups[0].keys.unnamed);
+    ck_assert_int_eq(
+        codec_creation_read(parse_model("{\"tensors\":[{},{}],\"paramGroups\":["
+                                        "{\"params\":[\"1\"],\"paramNames\":[\"n\"],"
+                                        "\"extra\":[{\"key\":\"k\",\"json\":\"1\"}]},"
+                                        "{\"params\":[\"0\"],\"paramNames\":[\"n\"]}]}"),
+                            &arena, &creation, &fault),
+        ADAMD_OK);
+    ck_assert(!creation.spec.groups[0].keys.unnamed);
+    ck_assert_str_eq(creation.spec.groups[0].keys.names[0], "n");
+    ck_assert_str_eq(creation.spec.groups[0].keys.extras[0].value, "1");
+}
+END_TEST
 
 START_TEST(bad_model_is_refused_with_its_field)
 {
@@ -238,14 +272,23 @@ END_TEST
 // ----------------------------------------------------------------------------------------- update
 
 static struct adamd_options two_options[2];
+static struct adamd_group_change two_changes[2];
+static const struct adamd_extra held[] = {{"initial_lr", "0.5"}, {"tag", "[1, 2.0]"}};
+static const struct adamd_group_keys no_keys;
+static const struct adamd_group_keys some_keys = {.extras = held, .extra_count = 2};
+static const struct adamd_group_keys *const two_keys[] = {&no_keys, &some_keys};
 static struct codec_settings settings;
 
 static void reset_settings(void) {
+    memset(two_changes, 0, sizeof two_changes);
     two_options[0] = adamd_options_default;
     two_options[1] = adamd_options_default;
     two_options[1].lr = 0.5;
     settings = (struct codec_settings){.options = two_options,
+                                       .keys = two_keys,
+                                       .groups = two_changes,
                                        .group_count = 2,
+                                       .arena = &arena,
                                        .policy = {.quorum = 2, .max_staleness = 7},
                                        .display_name = "old"};
 }
@@ -299,6 +342,113 @@ START_TEST(without_a_mask_what_is_populated_is_meant)
                       CODEC_CHANGE_OPTIONS | CODEC_CHANGE_POLICY | CODEC_CHANGE_DISPLAY_NAME);
     ck_assert_int_eq(update("{}", ""), ADAMD_OK);
     ck_assert_uint_eq(settings.changes, 0);
+}
+END_TEST
+
+static const struct adamd_extra *extra_of(int group, uint32_t i) {
+    ck_assert_ptr_nonnull(two_changes[group].extras);
+    ck_assert_uint_lt(i, two_changes[group].extra_count);
+    return &two_changes[group].extras[i];
+}
+
+static enum adamd_status update_group(const char *text, const char *mask) {
+    const Adamd__V1__ParamGroup *message = parse(&adamd__v1__param_group__descriptor, text);
+
+    reset_settings();
+    memset(&fault, 0, sizeof fault);
+    return codec_group_update(&settings, 1, message, mask, "", &fault);
+}
+
+START_TEST(extra_keys_keep_their_place_and_new_ones_come_last)
+{
+    ck_assert_int_eq(update("{\"paramGroups\":[{},{\"extra\":[{\"key\":\"x\",\"json\":\"null\"},"
+                            "{\"key\":\"initial_lr\",\"json\":\"0.25\"}]}]}",
+                            ""),
+                     ADAMD_OK);
+    ck_assert_ptr_null(two_changes[0].extras);
+    ck_assert_ptr_null(two_changes[1].options);
+    ck_assert_uint_eq(two_changes[1].extra_count, 3);
+    ck_assert_str_eq(extra_of(1, 0)->key, "initial_lr");
+    ck_assert_str_eq(extra_of(1, 0)->value, "0.25");
+    ck_assert_str_eq(extra_of(1, 1)->value, "[1, 2.0]");
+    ck_assert_str_eq(extra_of(1, 2)->key, "x");
+}
+END_TEST
+
+START_TEST(a_groups_mask_replaces_what_it_names)
+{
+    ck_assert_int_eq(update_group("{\"extra\":[{\"key\":\"x\",\"json\":\"1\"}]}", "extra"),
+                     ADAMD_OK);
+    ck_assert_uint_eq(two_changes[1].extra_count, 1);
+    ck_assert_int_eq(update_group("{}", "extra"), ADAMD_OK);
+    ck_assert_uint_eq(two_changes[1].extra_count, 0);
+    ck_assert_ptr_nonnull(two_changes[1].extras); // none, rather than those that were
+    ck_assert_int_eq(update_group("{\"options\":{\"lr\":2,\"eps\":1}}", "options.lr"), ADAMD_OK);
+    ck_assert_double_eq(two_changes[1].options->lr, 2);
+    ck_assert_double_eq(two_changes[1].options->eps, 1e-8);
+    ck_assert_ptr_null(two_changes[1].extras);
+    ck_assert_int_eq(update_group("{\"options\":{\"fused\":true}}", ""), ADAMD_OK);
+    ck_assert_int_eq(two_changes[1].options->fused, ADAMD_TRUE);
+    ck_assert_int_eq(update_group("{\"options\":{\"foreach\":true}}", "options"), ADAMD_OK);
+    ck_assert_int_eq(two_changes[1].options->foreach, ADAMD_TRUE);
+    // What is named and not set is None, for the two that can be.
+    two_options[1].foreach = ADAMD_TRUE;
+    const Adamd__V1__ParamGroup empty = ADAMD__V1__PARAM_GROUP__INIT;
+    ck_assert_int_eq(
+        codec_group_update(&settings, 1, &empty, "options.foreach,options.fused", "", &fault),
+        ADAMD_OK);
+    ck_assert_int_eq(two_options[1].foreach, ADAMD_NONE);
+}
+END_TEST
+
+START_TEST(ints_and_tensors_stay_what_they_are_until_they_are_set)
+{
+    ck_assert_int_eq(update_group("{\"options\":{\"lr\":1,\"integers\":[\"lr\"]}}", ""), ADAMD_OK);
+    ck_assert_uint_eq(two_options[1].ints, ADAMD_NUMBER_LR | ADAMD_NUMBER_WEIGHT_DECAY);
+    ck_assert_int_eq(update_group("{\"options\":{\"lr\":1,\"integers\":[\"lr\"],\"eps\":1}}",
+                                  "options.eps,options.lr"),
+                     ADAMD_OK);
+    ck_assert_uint_eq(two_options[1].ints, ADAMD_NUMBER_LR | ADAMD_NUMBER_WEIGHT_DECAY);
+    ck_assert_int_eq(update_group("{\"options\":{\"weightDecay\":0}}", ""), ADAMD_OK);
+    ck_assert_uint_eq(two_options[1].ints, 0);
+    ck_assert_int_eq(update_group("{\"options\":{\"lr\":0.1,\"tensorLr\":true}}", ""), ADAMD_OK);
+    ck_assert_double_eq(two_options[1].lr, 0.10000000149011612);
+    const Adamd__V1__AdamOptions *message = codec_options_message(&arena, &two_options[1]);
+    ck_assert(message->tensor_lr && message->n_tensor_betas == 0);
+    ck_assert_str_eq(message->integers[0], "weight_decay");
+    ck_assert_int_eq(
+        update_group("{\"options\":{\"betas\":[0.5,0.75],\"tensorBetas\":[true]}}", ""), ADAMD_OK);
+    ck_assert(two_options[1].betas_are_tensors);
+    message = codec_options_message(&arena, &two_options[1]);
+    ck_assert(message->n_tensor_betas == 1 && message->tensor_betas[0]);
+}
+END_TEST
+
+static const struct {
+    const char *text, *mask, *field;
+} bad_group_updates[] = {
+    {"{\"params\":[\"w\"]}", "", "params"},
+    {"{\"paramNames\":[\"w\"]}", "", "param_names"},
+    {"{}", "params", "update_mask"},
+    {"{}", "options.lrr", "update_mask"},
+    {"{}", "options.", "update_mask"},
+    {"{}", "optionsx.lr", "update_mask"},
+    {"{}", "extra.key", "update_mask"},
+    {"{}", "options.lr", "options.lr"},
+    {"{\"options\":{\"eps\":-1}}", "", "options.eps"},
+    {"{\"options\":{\"lr\":-1}}", "options.lr", "options.lr"},
+    {"{\"extra\":[{\"key\":\"lr\",\"json\":\"1\"}]}", "", "extra[0].key"},
+    {"{\"extra\":[{\"key\":\"a\",\"json\":\"1\"},{\"key\":\"a\",\"json\":\"1\"}]}", "",
+     "extra[1].key"},
+    {"{\"extra\":[{\"key\":\"a\",\"json\":\"nan\"}]}", "extra", "extra[0].value"},
+    {"{\"extra\":[{\"key\":\"a\"}]}", "extra", "extra[0].value"},
+};
+
+START_TEST(bad_group_update_is_refused_with_its_field)
+{
+    ck_assert_int_eq(update_group(bad_group_updates[_i].text, bad_group_updates[_i].mask),
+                     ADAMD_BAD_FIELD);
+    ck_assert_str_eq(fault.field, bad_group_updates[_i].field);
 }
 END_TEST
 
@@ -569,6 +719,12 @@ int main(void) {
     tcase_add_test(cases, policy_with_an_endless_or_negative_time_is_refused);
     tcase_add_test(cases, a_model_without_groups_has_one_of_all_tensors);
     tcase_add_test(cases, groups_are_made_of_keys_and_inherit_defaults);
+    tcase_add_test(cases, parameters_without_names_are_called_by_their_index);
+    tcase_add_test(cases, extra_keys_keep_their_place_and_new_ones_come_last);
+    tcase_add_test(cases, a_groups_mask_replaces_what_it_names);
+    tcase_add_test(cases, ints_and_tensors_stay_what_they_are_until_they_are_set);
+    tcase_add_loop_test(cases, bad_group_update_is_refused_with_its_field, 0,
+                        sizeof bad_group_updates / sizeof bad_group_updates[0]);
     tcase_add_loop_test(cases, bad_model_is_refused_with_its_field, 0,
                         sizeof bad_models / sizeof bad_models[0]);
     tcase_add_test(cases, a_mask_changes_what_it_names_and_no_more);

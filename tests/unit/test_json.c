@@ -180,7 +180,8 @@ START_TEST(a_number_of_one_member_oneof_is_present_even_if_zero)
     ck_assert_int_eq(options->foreach_oneof_case, ADAMD__V1__ADAM_OPTIONS__FOREACH_ONEOF_FOREACH);
     ck_assert_int_eq(options->eps_oneof_case, 0);
     char *text = print(options, CODEC_JSON_DEFAULTS);
-    ck_assert_str_eq(text, "{\"lr\":0,\"betas\":[],\"foreach\":false}");
+    ck_assert_str_eq(
+        text, "{\"lr\":0,\"betas\":[],\"foreach\":false,\"tensorBetas\":[],\"integers\":[]}");
     free(text);
     options = parse(&adamd__v1__adam_options__descriptor, "{\"lr\":null}");
     ck_assert_int_eq(options->lr_oneof_case, 0);

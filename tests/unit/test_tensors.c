@@ -20,8 +20,12 @@ enum { TENSORS = 5 };
 static const uint32_t group0[] = {4, 0};
 static const uint32_t group1[] = {1, 2, 3};
 static const struct adamd_group_spec groups[] = {
-    {{.lr = 0.1, .betas = {0.9, 0.99}, .eps = 1e-8}, group0, 2},
-    {{.lr = 0.2, .betas = {0.8, 0.88}, .amsgrad = true, .foreach = ADAMD_TRUE}, group1, 3},
+    {.options = {.lr = 0.1, .betas = {0.9, 0.99}, .eps = 1e-8},
+     .tensors = group0,
+     .tensor_count = 2},
+    {.options = {.lr = 0.2, .betas = {0.8, 0.88}, .amsgrad = true, .foreach = ADAMD_TRUE},
+     .tensors = group1,
+     .tensor_count = 3},
 };
 
 static struct adamd_layout layout;
@@ -277,13 +281,13 @@ START_TEST(state_file_in_pieces_comes_back_to_its_places)
     ck_assert_uint_eq(state.version, 42);
     ck_assert_mem_eq(state.digest, digest, sizeof digest);
     ck_assert_mem_eq(back_steps, steps, sizeof steps);
-    ck_assert_ptr_nonnull(state.options);
+    ck_assert_ptr_nonnull(state.groups);
     for (int i = 0; i < 2; i++) {
-        ck_assert(state.options[i].lr == options[i].lr);
-        ck_assert(state.options[i].weight_decay == options[i].weight_decay);
-        ck_assert(state.options[i].betas[1] == options[i].betas[1]);
-        ck_assert_int_eq(state.options[i].fused, options[i].fused);
-        ck_assert_int_eq(state.options[i].amsgrad, options[i].amsgrad);
+        ck_assert(state.groups[i].options.lr == options[i].lr);
+        ck_assert(state.groups[i].options.weight_decay == options[i].weight_decay);
+        ck_assert(state.groups[i].options.betas[1] == options[i].betas[1]);
+        ck_assert_int_eq(state.groups[i].options.fused, options[i].fused);
+        ck_assert_int_eq(state.groups[i].options.amsgrad, options[i].amsgrad);
     }
     for (int i = 0; i < ADAMD_ARRAY_COUNT; i++) {
         for (int k = 0; k < TENSORS; k++) {
@@ -350,7 +354,7 @@ START_TEST(parameters_alone_are_a_state_whose_options_stay)
 
     ck_assert_int_eq(map(entries, make_entries(entries, false, false), NULL, &state), ADAMD_OK);
     ck_assert(state.parameters_only && !state.has_version && !state.has_digest);
-    ck_assert_ptr_null(state.options);
+    ck_assert_ptr_null(state.groups);
 }
 END_TEST
 
@@ -409,6 +413,9 @@ START_TEST(each_missing_or_strange_entry_is_named)
 }
 END_TEST
 
+#define FIRST "{\"params\":[\"m\",\"z.weight\"]}"
+#define SECOND "{\"params\":[\"empty\",\"a\\\"b\\\\\",\"scalar\"]}"
+
 static const struct {
     const char *key, *value, *field;
     enum adamd_status status;
@@ -422,16 +429,35 @@ static const struct {
     {"adamd.param_groups", "{}", "adamd.param_groups", ADAMD_BAD_FIELD},
     {"adamd.param_groups", "[]", "adamd.param_groups", ADAMD_LAYOUT_MISMATCH},
     {"adamd.param_groups", "[{}]", "adamd.param_groups[0]", ADAMD_BAD_FIELD},
-    {"adamd.param_groups", "[{\"params\":[\"m\"]}]", "adamd.param_groups[0].params",
-     ADAMD_LAYOUT_MISMATCH},
-    {"adamd.param_groups", "[{\"params\":[\"z.weight\",\"m\"]}]", "adamd.param_groups[0].params[0]",
-     ADAMD_LAYOUT_MISMATCH},
-    {"adamd.param_groups", "[{\"params\":[\"m\",\"z.weight\",\"m\"]}]",
-     "adamd.param_groups[0].params[2]", ADAMD_LAYOUT_MISMATCH},
     {"adamd.param_groups", "[{\"params\":[\"m\",\"z.weight\"]}]", "adamd.param_groups",
      ADAMD_LAYOUT_MISMATCH},
-    {"adamd.param_groups", "[{\"initial_lr\":1}]", "adamd.param_groups[0].initial_lr",
+    {"adamd.param_groups", "[{\"params\":[\"m\"]},{\"params\":[]}]", "adamd.param_groups[0].params",
+     ADAMD_LAYOUT_MISMATCH},
+    {"adamd.param_groups", "[{\"params\":[\"z.weight\",\"m\"]}," SECOND "]",
+     "adamd.param_groups[0].params[0]", ADAMD_LAYOUT_MISMATCH},
+    {"adamd.param_groups", "[{\"params\":[\"m\",\"z.weight\",\"m\"]}," SECOND "]",
+     "adamd.param_groups[0].params", ADAMD_LAYOUT_MISMATCH},
+    {"adamd.param_groups", "[" FIRST "," SECOND "," SECOND "]", "adamd.param_groups",
+     ADAMD_LAYOUT_MISMATCH},
+    {"adamd.param_groups", "[" FIRST "," SECOND "", "adamd.param_groups", ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[" FIRST "," SECOND "],", "adamd.param_groups", ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[" FIRST "," SECOND ",]", "adamd.param_groups[2]", ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"a\":1,\"a\":1,\"params\":[]}]", "adamd.param_groups[0].a",
      ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"a\":nan}]", "adamd.param_groups[0].a", ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"a\":[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]],\"params\":[]}]",
+     "adamd.param_groups[0].extra[0].value", ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"param_names\":[1]}]", "adamd.param_groups[0].param_names[0]",
+     ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"lr\":{\"tensor\":1,\"x\":2}}]", "adamd.param_groups[0].lr",
+     ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"lr\":{\"x\":1}}]", "adamd.param_groups[0].lr", ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"betas\":[{\"tensor\":0.5},0.5],\"params\":[]}]",
+     "adamd.param_groups[0].betas", ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"betas\":[0.5,0.5,0.5]}]", "adamd.param_groups[0].betas",
+     ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"fused\":1}]", "adamd.param_groups[0].fused", ADAMD_BAD_FIELD},
+    {"adamd.param_groups", "[{\"eps\":1e999}]", "adamd.param_groups[0].eps", ADAMD_BAD_FIELD},
     {"adamd.param_groups", "[{\"lr\":\"x\"}]", "adamd.param_groups[0].lr", ADAMD_BAD_FIELD},
     {"adamd.param_groups", "[{\"lr\":1,\"lr\":1}]", "adamd.param_groups[0].lr", ADAMD_BAD_FIELD},
     {"adamd.param_groups", "[{\"betas\":[1]}]", "adamd.param_groups[0].betas", ADAMD_BAD_FIELD},
@@ -451,6 +477,76 @@ START_TEST(bad_metadata_is_refused_with_its_key)
     ck_assert_int_eq(map(entries, make_entries(entries, true, true), &metadata, &state),
                      bad_metadata[_i].status);
     ck_assert_str_eq(fault.field, bad_metadata[_i].field);
+}
+END_TEST
+
+START_TEST(groups_come_back_as_they_were_written)
+{
+    static const struct adamd_extra extras[] = {
+        {"initial_lr", "0.10"},
+        {"note", "{\"a\": [1, -2e3, null, true, \"\\u00e9\"]}"},
+        {"q\"", "\"s\""}};
+    static const char *const names[] = {"first", "first"}; // PyTorch takes names twice
+    const struct adamd_group_keys_spec first = {
+        .extras = extras, .extra_count = 3, .names = names, .name_count = 2};
+    const struct adamd_group_keys_spec second = {.unnamed = true};
+    struct adamd_group_keys *keys[] = {adamd_group_keys_create(&first),
+                                       adamd_group_keys_create(&second)};
+    struct adamd_options given[2] = {adamd_options_default, adamd_options_default};
+    struct adamd_group_spec *back = NULL;
+    char *text = NULL;
+
+    given[0].lr = 1;
+    given[0].lr_is_tensor = true;
+    given[0].betas_are_tensors = true;
+    adamd_options_round(&given[0]);
+    given[1].lr = 2;
+    given[1].ints = ADAMD_NUMBER_LR | ADAMD_NUMBER_EPS;
+    given[1].eps = 0;
+    given[1].weight_decay = 0;
+    ck_assert_int_eq(codec_groups_print(&layout, groups, 2, given, keys, &text), ADAMD_OK);
+    ck_assert_ptr_nonnull(
+        strstr(text, "{\"lr\":{\"tensor\":1.0},\"betas\":[{\"tensor\":0.89999997"));
+    ck_assert_ptr_nonnull(strstr(text,
+                                 ",\"initial_lr\":0.10,\"note\":{\"a\": [1, -2e3, null, true, "
+                                 "\"\\u00e9\"]},\"q\\\"\":\"s\",\"param_names\":[\"first\","
+                                 "\"first\"],\"params\":["));
+    ck_assert_ptr_nonnull(strstr(text, "{\"lr\":2,"));
+    ck_assert_ptr_nonnull(strstr(text, "\"eps\":0,\"weight_decay\":0.0,"));
+    ck_assert_msg(codec_groups_match(text, &layout, groups, 2, &arena, &back, &fault) == ADAMD_OK,
+                  "%s: %s", fault.field, fault.message);
+    for (int i = 0; i < 2; i++) {
+        ck_assert(back[i].options.lr == given[i].lr && back[i].options.eps == given[i].eps);
+        ck_assert(back[i].options.lr_is_tensor == given[i].lr_is_tensor);
+        ck_assert(back[i].options.betas_are_tensors == given[i].betas_are_tensors);
+        ck_assert(back[i].options.betas[1] == given[i].betas[1]);
+        ck_assert_uint_eq(back[i].options.ints, given[i].ints);
+        ck_assert(back[i].keys.unnamed == (i == 1));
+    }
+    ck_assert_uint_eq(back[0].keys.extra_count, 3);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_str_eq(back[0].keys.extras[i].key, extras[i].key);
+        ck_assert_str_eq(back[0].keys.extras[i].value, extras[i].value);
+    }
+    ck_assert_uint_eq(back[0].keys.name_count, 2);
+    ck_assert_str_eq(back[0].keys.names[1], "first");
+    free(text);
+    adamd_group_keys_drop(keys[0]);
+    adamd_group_keys_drop(keys[1]);
+}
+END_TEST
+
+// Files of the first format wrote whole numbers without a point.
+START_TEST(whole_numbers_of_older_files_are_read)
+{
+    struct adamd_group_spec *back = NULL;
+
+    ck_assert_int_eq(codec_groups_match(
+                         "[{\"lr\":1,\"betas\":[0,0],\"params\":[\"m\",\"z.weight\"]}," SECOND "]",
+                         &layout, groups, 2, &arena, &back, &fault),
+                     ADAMD_OK);
+    ck_assert_double_eq(back[0].options.lr, 1);
+    ck_assert_double_eq(back[0].options.betas[0], 0);
 }
 END_TEST
 
@@ -541,6 +637,8 @@ int main(void) {
     tcase_add_test(cases, each_missing_or_strange_entry_is_named);
     tcase_add_loop_test(cases, bad_metadata_is_refused_with_its_key, 0,
                         sizeof bad_metadata / sizeof bad_metadata[0]);
+    tcase_add_test(cases, groups_come_back_as_they_were_written);
+    tcase_add_test(cases, whole_numbers_of_older_files_are_read);
     tcase_add_test(cases, gradients_may_be_some_of_the_tensors_in_any_order);
     tcase_add_test(cases, gradient_that_is_not_the_models_is_named);
     tcase_add_test(cases, upload_that_is_no_safetensors_file_is_refused_at_its_length);
