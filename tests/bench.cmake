@@ -15,6 +15,7 @@ if(TARGET adamd::client)
   adamd_bench(NAME bench_push_step_pull
     SOURCES bench/bench_push_step_pull.c bench/raw_exchange.c USES adamd::client)
   add_dependencies(bench_push_step_pull bare_step)
+  adamd_bench(NAME bare_push_pull SOURCES bench/bare_push_pull.c USES adamd::client)
 endif()
 
 # The bare loop of bench_step, for each instruction set, as the kernels are compiled.

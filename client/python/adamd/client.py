@@ -196,7 +196,27 @@ class State:
 # ----------------------------------------------------------------------------------------- handles
 
 
-class Client:
+class _Handle:
+    """One of the library's. `_open` is it, as long as it was not closed."""
+
+    _handle = None
+
+    @property
+    def _open(self):
+        if self._handle is None:
+            raise ValueError(f"this {type(self).__name__.lower()} was closed")
+        return self._handle
+
+    def close(self):
+        if self._handle is not None:
+            self._destroy(self._handle)
+            self._handle = None
+
+    def __del__(self):
+        self.close()
+
+
+class Client(_Handle):
     """A connection to a daemon. `settings` are keys of adamd_conf_set(): endpoint, model, worker,
     timeout_ms, ...; a None is left to the library."""
 
@@ -223,11 +243,11 @@ class Client:
             timeout_ms=_milliseconds(timeout))
         if policy is not None:
             options.policy = ctypes.pointer(policy.struct())
-        _check(lib.adamd_model_create(self._handle, byref(options)))
+        _check(lib.adamd_model_create(self._open, byref(options)))
 
     def _model(self):
         handle = ctypes.c_void_p()
-        _check(lib.adamd_model_get(self._handle, None, byref(handle)))
+        _check(lib.adamd_model_get(self._open, None, byref(handle)))
         return handle
 
     def get_model(self):
@@ -248,7 +268,7 @@ class Client:
         """The first parameters: (address, bytes) pairs, together all of the table."""
         handle = self._model()
         try:
-            _check(lib.adamd_put_parameters(self._handle, handle, data_array(pieces), len(pieces),
+            _check(lib.adamd_put_parameters(self._open, handle, data_array(pieces), len(pieces),
                                             force, _milliseconds(timeout)))
         finally:
             lib.adamd_model_destroy(handle)
@@ -261,59 +281,53 @@ class Client:
         options = library.SetOptions(groups=array, group_count=len(structs),
                                      timeout_ms=_milliseconds(timeout))
         version = ctypes.c_uint64()
-        _check(lib.adamd_set_options(self._handle, byref(options), byref(version)))
+        _check(lib.adamd_set_options(self._open, byref(options), byref(version)))
         return version.value
 
     def read_state(self, file_format=None, timeout=None):
         options = library.StateOptions(format=file_format and file_format.encode(),
                                        timeout_ms=_milliseconds(timeout))
         handle = ctypes.c_void_p()
-        _check(lib.adamd_read_state(self._handle, byref(options), byref(handle)))
+        _check(lib.adamd_read_state(self._open, byref(options), byref(handle)))
         return State(handle)
 
     def write_state(self, pieces, timeout=None):
         """Replaces all state by a file in (address, bytes) pairs. Workers register again after it."""
         options = library.StateOptions(timeout_ms=_milliseconds(timeout))
-        _check(lib.adamd_write_state(self._handle, byref(options), data_array(pieces),
+        _check(lib.adamd_write_state(self._open, byref(options), data_array(pieces),
                                      len(pieces)))
 
     def register(self, rank=None, timeout=None):
         options = library.RegisterOptions(rank=-1 if rank is None else rank,
                                           timeout_ms=_milliseconds(timeout))
         handle = ctypes.c_void_p()
-        _check(lib.adamd_register(self._handle, byref(options), byref(handle), None))
+        _check(lib.adamd_register(self._open, byref(options), byref(handle), None))
         return Session(self, handle)
 
-    def close(self):
-        if self._handle is not None:
-            lib.adamd_client_destroy(self._handle)
-            self._handle = None
-
-    def __del__(self):
-        self.close()
+    _destroy = staticmethod(lib.adamd_client_destroy)
 
 
-class Session:
+class Session(_Handle):
     """A registered worker."""
 
     def __init__(self, client, handle):
         self._client = client  # borrowed by the library: it has to stay
         self._handle = handle
 
-    epoch = property(lambda self: lib.adamd_session_epoch(self._handle))
-    generation = property(lambda self: lib.adamd_session_generation(self._handle))
-    sequence = property(lambda self: lib.adamd_session_sequence(self._handle))
+    epoch = property(lambda self: lib.adamd_session_epoch(self._open))
+    generation = property(lambda self: lib.adamd_session_generation(self._open))
+    sequence = property(lambda self: lib.adamd_session_sequence(self._open))
 
     @property
     def version(self):
         """That was pulled last; None: none yet."""
-        version = lib.adamd_session_version(self._handle)
+        version = lib.adamd_session_version(self._open)
         return None if version == library.ANY else version
 
     def reregister(self, timeout=None):
         """A new epoch: a push in doubt is dropped."""
         options = library.RegisterOptions(rank=-1, timeout_ms=_milliseconds(timeout))
-        _check(lib.adamd_reregister(self._handle, byref(options), None))
+        _check(lib.adamd_reregister(self._open, byref(options), None))
 
     def push_pull(self, gradients, count, buffers, *, metrics=(), weight=1.0, result=None):
         """One round trip. `gradients`: an array of library.Gradient, of which `count` are meant;
@@ -325,24 +339,18 @@ class Session:
             gradients=gradients, gradient_count=count, base_version=library.LAST_PULLED,
             weight=weight, metrics=array, metric_count=len(metrics))
         pull = library.PullOptions(buffers=buffers, buffer_count=len(buffers))
-        _check(lib.adamd_push_pull(self._handle, byref(push), byref(pull),
+        _check(lib.adamd_push_pull(self._open, byref(push), byref(pull),
                                    byref(result) if result is not None else None, None))
 
     def pull(self, buffers):
         pull = library.PullOptions(buffers=buffers, buffer_count=len(buffers))
-        _check(lib.adamd_pull(self._handle, byref(pull), None))
+        _check(lib.adamd_pull(self._open, byref(pull), None))
 
     def renew(self):
-        _check(lib.adamd_renew(self._handle, 0))
+        _check(lib.adamd_renew(self._open, 0))
 
     def deregister(self):
         """The worker leaves: rounds no longer wait for it."""
-        _check(lib.adamd_deregister(self._handle, 0))
+        _check(lib.adamd_deregister(self._open, 0))
 
-    def close(self):
-        if self._handle is not None:
-            lib.adamd_session_destroy(self._handle)
-            self._handle = None
-
-    def __del__(self):
-        self.close()
+    _destroy = staticmethod(lib.adamd_session_destroy)

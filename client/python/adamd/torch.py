@@ -77,14 +77,6 @@ def _metrics_of(loss):
         return []
 
 
-def _as_torch(error):
-    """What the daemon refuses of options, as the exception that PyTorch raises for it."""
-    if error.reason != "BAD_FIELD":
-        return error
-    is_combination = error.message.startswith("`") or " with fused=True" in error.message
-    return (RuntimeError if is_combination else ValueError)(error.message)
-
-
 class _Slot:
     """A parameter, and where it goes."""
 
@@ -254,7 +246,7 @@ class _Remote:
         except Error as error:
             if error.reason == "EXISTS":
                 return False
-            raise _as_torch(error) from error
+            self._refuse(error)
         return True
 
     def _put_first(self):
@@ -343,7 +335,7 @@ class _Remote:
                 self._create([slot.describe() for slot in self._slots], options)
                 self._client.write_state(pieces)
         except Error as error:
-            raise _as_torch(error) from error
+            self._refuse(error)
         del head
         self._register_again()
         self._held = options
@@ -429,7 +421,7 @@ class _Remote:
             try:
                 self._client.set_options(changed)
             except Error as error:
-                raise self._advised(_as_torch(error)) from error
+                self._refuse(error)
             self._held = options
         if not self._is_torn and any(slot.param._version != slot.version for slot in self._table):
             if self._policy.trigger.upper() == "BARRIER":
@@ -444,13 +436,21 @@ class _Remote:
                                     weight=self._weight, result=result)
         except Error as error:
             self._is_torn = self._is_torn or result.outcome != 0
-            raise self._advised(error)
+            self._advise(error)
+            raise
         self._take_pulled()
 
-    def _advised(self, error):
-        """The error, told what to do; done already, where the library says that nothing else helps."""
-        if not isinstance(error, Error):
-            return error
+    def _refuse(self, error):
+        """Raises what the daemon said of options, as PyTorch would raise it."""
+        if error.reason == "BAD_FIELD":
+            is_combination = error.message.startswith("`") or " with fused=True" in error.message
+            raise (RuntimeError if is_combination else ValueError)(error.message) from error
+        if self._session is not None:
+            self._advise(error)
+        raise error
+
+    def _advise(self, error):
+        """Says what to do; where nothing but registering again helps, does it."""
         if error.reason == "NOT_FOUND":
             error.advice = _ADVICE["gone"]
         elif error.reason in ("STALE", "IN_DOUBT") or error.wants_register:
@@ -465,7 +465,6 @@ class _Remote:
             error.advice = _ADVICE["retry"]
         elif error.fatal:
             error.advice = _ADVICE["recover"]
-        return error
 
     def recover(self):
         """After a failed step: registers again, drops what was in doubt, and brings the daemon's
@@ -488,7 +487,7 @@ class _Remote:
 
     def close(self):
         """This worker leaves: rounds no longer wait for it."""
-        with contextlib.suppress(Error):
+        with contextlib.suppress(Error, ValueError):  # lost, or closed already
             self._session.deregister()
         self._session.close()
         self._client.close()
