@@ -1,8 +1,7 @@
 // What all backends share: the checks of arguments, the count of operations, the list of buffers.
 // Asserts, since only a bug of ours can call it wrongly: what users send was checked before.
 #include "adamd/backend_impl.h"
-
-enum { OFFSET_ELEMENTS = 16 }; // runs begin at a 64-byte boundary
+#include "adamd/layout.h"
 
 void adamd_backend_init(struct adamd_backend *backend, const struct adamd_backend_ops *ops,
                         adamd_notify_fn *notify, void *notify_arg) {
@@ -86,59 +85,102 @@ size_t adamd_backend_resident(const struct adamd_backend *backend) {
     return backend->resident_bytes;
 }
 
-// True if [offset, offset + count) units of `unit` bytes lie inside a buffer of this backend.
-static bool holds(const struct adamd_backend *backend, const struct adamd_buffer *buffer,
-                  uint64_t offset, uint64_t count, size_t unit) {
-    if (buffer == NULL || buffer->backend != backend) {
-        return false;
-    }
-    const uint64_t units = buffer->bytes / unit;
-    return offset <= units && count <= units - offset;
+struct adamd_mean adamd_step_mean(const struct adamd_step *step) {
+    return (struct adamd_mean){
+        .sources = step->sources,
+        .source_count = step->source_count,
+        .source_indices = step->source_indices,
+        .source_index_count = step->source_index_count,
+        .weight_sum = step->weight_sum,
+        .runs = step->runs,
+        .run_count = step->run_count,
+    };
 }
 
-static void check_runs(const struct adamd_step *step) {
+// True if the bytes [offset, offset + bytes) lie inside a buffer of this backend.
+static bool holds(const struct adamd_backend *backend, const struct adamd_buffer *buffer,
+                  uint64_t offset, uint64_t bytes) {
+    return buffer != NULL && buffer->backend == backend && offset <= buffer->bytes &&
+           bytes <= buffer->bytes - offset;
+}
+
+// The same for `count` reals at a boundary where tensors may begin.
+static bool holds_reals(const struct adamd_backend *backend, const struct adamd_buffer *buffer,
+                        uint64_t offset, uint64_t count, enum adamd_dtype dtype) {
+    return (unsigned)dtype < ADAMD_REAL_COUNT && offset % ADAMD_ALIGN_BYTES == 0 &&
+           count <= UINT64_MAX / adamd_dtype_size(dtype) &&
+           holds(backend, buffer, offset, count * adamd_dtype_size(dtype));
+}
+
+static void check_runs(const struct adamd_backend *backend, const struct adamd_run *runs,
+                       uint32_t count, const struct adamd_buffer *over) {
     uint64_t end = 0;
 
-    for (uint32_t i = 0; i < step->run_count; i++) {
-        const struct adamd_run *run = &step->runs[i];
-        ADAMD_ASSERT(run->offset % OFFSET_ELEMENTS == 0 && run->offset >= end);
-        ADAMD_ASSERT(run->offset <= step->element_count);
-        ADAMD_ASSERT(run->count <= step->element_count - run->offset);
-        ADAMD_ASSERT(run->rule < step->rule_count);
+    ADAMD_ASSERT(count >= 1);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct adamd_run *run = &runs[i];
+        ADAMD_ASSERT(run->offset >= end);
+        ADAMD_ASSERT(holds_reals(backend, over, run->offset, run->count, run->dtype));
+        end = run->offset + run->count * adamd_dtype_size(run->dtype);
+    }
+}
+
+// Each run's sources reach as far as it does.
+static void check_sources(const struct adamd_backend *backend, const struct adamd_mean *mean) {
+    for (uint32_t i = 0; i < mean->run_count; i++) {
+        const struct adamd_run *run = &mean->runs[i];
         ADAMD_ASSERT(run->sources_count >= 1);
-        ADAMD_ASSERT(run->sources_first <= step->source_index_count);
-        ADAMD_ASSERT(run->sources_count <= step->source_index_count - run->sources_first);
-        end = run->offset + run->count;
+        ADAMD_ASSERT(run->sources_first <= mean->source_index_count);
+        ADAMD_ASSERT(run->sources_count <= mean->source_index_count - run->sources_first);
+        for (uint32_t k = 0; k < run->sources_count; k++) {
+            const uint32_t index = mean->source_indices[run->sources_first + k];
+            ADAMD_ASSERT(index < mean->source_count);
+            ADAMD_ASSERT(holds_reals(backend, mean->sources[index].gradient, run->offset,
+                                     run->count, run->dtype));
+            ADAMD_ASSERT(mean->sources[index].gradient != mean->to);
+        }
     }
 }
 
 static void check_step(const struct adamd_backend *backend, const struct adamd_step *step) {
-    const uint64_t count = step->element_count;
+    const struct adamd_mean mean = adamd_step_mean(step);
 
-    ADAMD_ASSERT(step->run_count >= 1 && step->ret_square_sum != NULL);
-    ADAMD_ASSERT(holds(backend, step->param, 0, count, sizeof(float)));
-    ADAMD_ASSERT(holds(backend, step->exp_avg, 0, count, sizeof(float)));
-    ADAMD_ASSERT(holds(backend, step->exp_avg_sq, 0, count, sizeof(float)));
+    ADAMD_ASSERT(step->ret_square_sum != NULL);
+    ADAMD_ASSERT(holds(backend, step->param, 0, step->arena_bytes));
+    ADAMD_ASSERT(holds(backend, step->exp_avg, 0, step->arena_bytes));
+    ADAMD_ASSERT(holds(backend, step->exp_avg_sq, 0, step->arena_bytes));
     ADAMD_ASSERT(step->max_exp_avg_sq == NULL ||
-                 holds(backend, step->max_exp_avg_sq, 0, count, sizeof(float)));
-    ADAMD_ASSERT(step->publish == NULL || (holds(backend, step->publish, 0, count, sizeof(float)) &&
+                 holds(backend, step->max_exp_avg_sq, 0, step->arena_bytes));
+    ADAMD_ASSERT(step->publish == NULL || (holds(backend, step->publish, 0, step->arena_bytes) &&
                                            step->publish->memory == ADAMD_STAGING));
-    for (uint32_t i = 0; i < step->rule_count; i++) {
-        ADAMD_ASSERT(!step->rules[i].amsgrad || step->max_exp_avg_sq != NULL);
+    check_runs(backend, step->runs, step->run_count, step->param);
+    check_sources(backend, &mean);
+    for (uint32_t i = 0; i < step->run_count; i++) {
+        const struct adamd_run *run = &step->runs[i];
+        ADAMD_ASSERT(run->offset + run->count * adamd_dtype_size(run->dtype) <= step->arena_bytes);
+        ADAMD_ASSERT(run->rule < step->rule_count);
+        ADAMD_ASSERT(!step->rules[run->rule].amsgrad || step->max_exp_avg_sq != NULL);
     }
-    for (uint32_t i = 0; i < step->source_count; i++) {
-        ADAMD_ASSERT(holds(backend, step->sources[i].gradient, 0, count, sizeof(float)));
-    }
-    for (uint32_t i = 0; i < step->source_index_count; i++) {
-        ADAMD_ASSERT(step->source_indices[i] < step->source_count);
-    }
-    check_runs(step);
+}
+
+static void check_mean(const struct adamd_backend *backend, const struct adamd_mean *mean) {
+    check_runs(backend, mean->runs, mean->run_count, mean->to);
+    check_sources(backend, mean);
 }
 
 static void check_copy(const struct adamd_backend *backend, const struct adamd_copy *copy) {
-    ADAMD_ASSERT(holds(backend, copy->to, copy->to_offset, copy->bytes, 1));
-    ADAMD_ASSERT(holds(backend, copy->from, copy->from_offset, copy->bytes, 1));
+    ADAMD_ASSERT(holds(backend, copy->to, copy->to_offset, copy->bytes));
+    ADAMD_ASSERT(holds(backend, copy->from, copy->from_offset, copy->bytes));
     ADAMD_ASSERT(copy->to != copy->from);
+}
+
+static void check_accumulate(const struct adamd_backend *backend,
+                             const struct adamd_accumulate *accumulate) {
+    ADAMD_ASSERT(accumulate->to != accumulate->from);
+    ADAMD_ASSERT(holds_reals(backend, accumulate->to, accumulate->offset, accumulate->count,
+                             accumulate->dtype));
+    ADAMD_ASSERT(holds_reals(backend, accumulate->from, accumulate->offset, accumulate->count,
+                             accumulate->dtype));
 }
 
 static void check_op(const struct adamd_backend *backend, const struct adamd_op *op) {
@@ -150,14 +192,26 @@ static void check_op(const struct adamd_backend *backend, const struct adamd_op 
         check_copy(backend, &op->copy);
         return;
     case ADAMD_OP_FILL:
-        ADAMD_ASSERT(holds(backend, op->fill.to, op->fill.offset, op->fill.bytes, 1));
+        ADAMD_ASSERT(holds(backend, op->fill.to, op->fill.offset, op->fill.bytes));
         return;
     case ADAMD_OP_ACCUMULATE:
-        ADAMD_ASSERT(op->accumulate.to != op->accumulate.from);
-        ADAMD_ASSERT(holds(backend, op->accumulate.to, op->accumulate.offset, op->accumulate.count,
-                           sizeof(float)));
-        ADAMD_ASSERT(holds(backend, op->accumulate.from, op->accumulate.offset,
-                           op->accumulate.count, sizeof(float)));
+        check_accumulate(backend, &op->accumulate);
+        return;
+    case ADAMD_OP_SCALE:
+        ADAMD_ASSERT(
+            holds_reals(backend, op->scale.to, op->scale.offset, op->scale.count, op->scale.dtype));
+        return;
+    case ADAMD_OP_CLAMP:
+        ADAMD_ASSERT(op->clamp.limit >= 0.0);
+        ADAMD_ASSERT(
+            holds_reals(backend, op->clamp.to, op->clamp.offset, op->clamp.count, op->clamp.dtype));
+        return;
+    case ADAMD_OP_MEAN:
+        check_mean(backend, &op->mean);
+        return;
+    case ADAMD_OP_NORM:
+        ADAMD_ASSERT(op->norm.ret_parts != NULL);
+        check_runs(backend, op->norm.runs, op->norm.run_count, op->norm.from);
         return;
     }
     ADAMD_ASSERT(false && "a kind of operation");

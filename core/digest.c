@@ -77,9 +77,9 @@ static void add_array(XXH3_state_t *hash, const struct adamd_layout *layout,
 
     for (uint32_t i = 0; i < layout->tensor_count; i++) {
         const struct adamd_tensor *tensor = &layout->tensors[i];
-        uint64_t left = tensor->count * sizeof(float);
+        uint64_t left = adamd_tensor_bytes(tensor);
         if (array != NULL) {
-            (void)XXH3_128bits_update(hash, array + tensor->offset * sizeof(float), (size_t)left);
+            (void)XXH3_128bits_update(hash, array + tensor->offset, (size_t)left);
             continue;
         }
         while (left > 0) {

@@ -6,29 +6,15 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { ALIGN_BYTES = 64 };
-
 // Far more than any machine holds, and far from where sums of bytes could overflow.
-static const uint64_t elements_max = UINT64_C(1) << 48;
+static const uint64_t arena_bytes_max = UINT64_C(1) << 50;
 
-static const struct {
-    const char *name;
-    size_t size;
-} dtypes[] = {
-    [ADAMD_FLOAT32] = {"float32", 4},
-    [ADAMD_FLOAT16] = {"float16", 2},
-    [ADAMD_BFLOAT16] = {"bfloat16", 2},
-    [ADAMD_FLOAT64] = {"float64", 8},
-};
-
-size_t adamd_dtype_size(enum adamd_dtype dtype) {
-    ADAMD_ASSERT((size_t)dtype < sizeof dtypes / sizeof dtypes[0]);
-    return dtypes[dtype].size;
+uint64_t adamd_tensor_bytes(const struct adamd_tensor *tensor) {
+    return tensor->count * adamd_dtype_size(tensor->dtype);
 }
 
-const char *adamd_dtype_name(enum adamd_dtype dtype) {
-    ADAMD_ASSERT((size_t)dtype < sizeof dtypes / sizeof dtypes[0]);
-    return dtypes[dtype].name;
+uint64_t adamd_tensor_reals(const struct adamd_tensor *tensor) {
+    return adamd_tensor_bytes(tensor) / adamd_dtype_size(adamd_dtype_real(tensor->dtype));
 }
 
 static enum adamd_status fail_at(struct adamd_fault *fault, enum adamd_status status, uint32_t i,
@@ -95,9 +81,8 @@ static enum adamd_status check_spec(const struct adamd_tensor_spec *spec, uint32
     if (wrong != NULL) {
         return fail_at(fault, ADAMD_BAD_FIELD, i, "key", wrong);
     }
-    if (spec->dtype != ADAMD_FLOAT32) {
-        return fail_at(fault, ADAMD_UNSUPPORTED, i, "dtype",
-                       "only float32 tensors are supported by this build");
+    if ((unsigned)spec->dtype >= ADAMD_DTYPE_COUNT) {
+        return fail_at(fault, ADAMD_BAD_FIELD, i, "dtype", "a tensor's dtype is not known");
     }
     if (spec->rank > ADAMD_RANK_MAX) {
         return fail_at(fault, ADAMD_TOO_LARGE, i, "shape", "a tensor has at most 8 dimensions");
@@ -110,7 +95,7 @@ static bool count_elements(const struct adamd_tensor_spec *spec, uint64_t *ret_c
     uint64_t count = 1;
 
     for (uint32_t d = 0; d < spec->rank; d++) {
-        if (spec->shape[d] != 0 && count > elements_max / spec->shape[d]) {
+        if (spec->shape[d] != 0 && count > arena_bytes_max / spec->shape[d]) {
             return false;
         }
         count *= spec->shape[d];
@@ -119,24 +104,23 @@ static bool count_elements(const struct adamd_tensor_spec *spec, uint64_t *ret_c
     return true;
 }
 
-// Appends tensor `i` to the arena and to the wire.
-static enum adamd_status place(struct adamd_layout *layout, const struct adamd_tensor_spec *spec,
-                               uint32_t i, struct adamd_fault *fault) {
-    const size_t size = adamd_dtype_size(spec->dtype);
-    const uint64_t align = ALIGN_BYTES / size;
-    struct adamd_tensor *tensor = &layout->tensors[i];
+static uint64_t padded_bytes(const struct adamd_tensor *tensor) {
+    return (adamd_tensor_bytes(tensor) + ADAMD_ALIGN_BYTES - 1) / ADAMD_ALIGN_BYTES *
+           ADAMD_ALIGN_BYTES;
+}
+
+// Appends spec `i` to the table and to the wire; the arena only grows.
+static enum adamd_status append(struct adamd_layout *layout, const struct adamd_tensor_spec *spec,
+                                uint32_t i, struct adamd_fault *fault) {
+    struct adamd_tensor *tensor = &layout->tensors[layout->tensor_count];
 
     *tensor = (struct adamd_tensor){
-        .dtype = spec->dtype,
-        .rank = spec->rank,
-        .offset = layout->element_count,
-        .wire_offset = layout->wire_bytes,
-    };
+        .dtype = spec->dtype, .rank = spec->rank, .wire_offset = layout->wire_bytes};
     if (spec->rank > 0) {
         memcpy(tensor->shape, spec->shape, spec->rank * sizeof spec->shape[0]);
     }
     if (!count_elements(spec, &tensor->count) ||
-        tensor->count > elements_max - layout->element_count) {
+        padded_bytes(tensor) > arena_bytes_max - layout->arena_bytes) {
         return fail_at(fault, ADAMD_TOO_LARGE, i, "shape",
                        "the tensors together have too many elements");
     }
@@ -144,10 +128,35 @@ static enum adamd_status place(struct adamd_layout *layout, const struct adamd_t
     if (tensor->key == NULL) {
         return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
     }
+    layout->tensor_count++;
     layout->parameter_count += tensor->count;
-    layout->element_count += (tensor->count + align - 1) / align * align;
-    layout->wire_bytes += tensor->count * size;
+    layout->arena_bytes += padded_bytes(tensor);
+    layout->wire_bytes += adamd_tensor_bytes(tensor);
     return ADAMD_OK;
+}
+
+// Gives the tensors of one real dtype from `first` on their place behind the `offset` bytes that
+// are taken; returns where they end. `*placed` counts all.
+static uint64_t place_dtype(struct adamd_layout *layout, enum adamd_dtype real, uint32_t first,
+                            uint64_t offset, uint32_t *placed) {
+    for (uint32_t i = first; i < layout->tensor_count; i++) {
+        struct adamd_tensor *tensor = &layout->tensors[i];
+        if (adamd_dtype_real(tensor->dtype) == real) {
+            tensor->offset = offset;
+            offset += padded_bytes(tensor);
+            layout->by_offset[(*placed)++] = i;
+        }
+    }
+    return offset;
+}
+
+static void place(struct adamd_layout *layout, uint32_t first, uint64_t offset) {
+    uint32_t placed = first;
+
+    for (unsigned real = 0; real < ADAMD_REAL_COUNT; real++) {
+        offset = place_dtype(layout, real, first, offset, &placed);
+    }
+    ADAMD_ASSERT(placed == layout->tensor_count && offset == layout->arena_bytes);
 }
 
 struct key_index {
@@ -163,7 +172,9 @@ static int compare_keys(const void *left, const void *right) {
     return order != 0 ? order : (a->i > b->i) - (a->i < b->i);
 }
 
-static enum adamd_status sort_keys(struct adamd_layout *layout, struct adamd_fault *fault) {
+// Faults count from `first`, which is what the caller added.
+static enum adamd_status sort_keys(struct adamd_layout *layout, uint32_t first,
+                                   struct adamd_fault *fault) {
     struct key_index *sorted = calloc(layout->tensor_count, sizeof *sorted);
     enum adamd_status status = ADAMD_OK;
 
@@ -177,7 +188,7 @@ static enum adamd_status sort_keys(struct adamd_layout *layout, struct adamd_fau
     for (uint32_t i = 0; i < layout->tensor_count; i++) {
         layout->by_key[i] = sorted[i].i;
         if (i > 0 && status == ADAMD_OK && strcmp(sorted[i].key, sorted[i - 1].key) == 0) {
-            status = fail_at(fault, ADAMD_BAD_FIELD, sorted[i].i, "key",
+            status = fail_at(fault, ADAMD_BAD_FIELD, sorted[i].i - first, "key",
                              "two tensors have the same key");
         }
     }
@@ -185,9 +196,9 @@ static enum adamd_status sort_keys(struct adamd_layout *layout, struct adamd_fau
     return status;
 }
 
-// A state file holds "<key>.exp_avg" and the like beside "<key>".
+// A state file holds "<key>.exp_avg" and the like beside "<key>". Of a pair the newer is at fault.
 static enum adamd_status check_state_names(const struct adamd_layout *layout, uint32_t i,
-                                           struct adamd_fault *fault) {
+                                           uint32_t first, struct adamd_fault *fault) {
     static const char *const suffixes[] = {".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq", ".step"};
     const char *key = layout->tensors[i].key;
 
@@ -198,9 +209,10 @@ static enum adamd_status check_state_names(const struct adamd_layout *layout, ui
         if (size <= suffix_size || strcmp(key + size - suffix_size, suffixes[s]) != 0) {
             continue;
         }
-        if (adamd_layout_find(layout, key, size - suffix_size) >= 0) {
-            return fail_at(fault, ADAMD_BAD_FIELD, i, "key",
-                           "the key is the name of another tensor's state");
+        const int64_t owner = adamd_layout_find(layout, key, size - suffix_size);
+        if (owner >= 0) {
+            return fail_at(fault, ADAMD_BAD_FIELD, (i >= first ? i : (uint32_t)owner) - first,
+                           "key", "the key is the name of another tensor's state");
         }
     }
     return ADAMD_OK;
@@ -239,47 +251,90 @@ static enum adamd_status digest(struct adamd_layout *layout, struct adamd_fault 
     return ADAMD_OK;
 }
 
+// Copies the table of `from`, which has room for more in `layout`.
+static enum adamd_status copy_table(struct adamd_layout *layout, const struct adamd_layout *from,
+                                    struct adamd_fault *fault) {
+    for (uint32_t i = 0; i < from->tensor_count; i++) {
+        layout->tensors[i] = from->tensors[i];
+        layout->by_offset[i] = from->by_offset[i];
+        layout->tensors[i].key = strdup(from->tensors[i].key);
+        if (layout->tensors[i].key == NULL) {
+            return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+        }
+        layout->tensor_count++;
+    }
+    layout->parameter_count = from->parameter_count;
+    layout->arena_bytes = from->arena_bytes;
+    layout->wire_bytes = from->wire_bytes;
+    return ADAMD_OK;
+}
+
 static enum adamd_status fill(struct adamd_layout *layout, const struct adamd_tensor_spec *specs,
-                              struct adamd_fault *fault) {
+                              uint32_t count, struct adamd_fault *fault) {
+    const uint32_t first = layout->tensor_count;
+    const uint64_t taken = layout->arena_bytes;
     enum adamd_status status = ADAMD_OK;
 
-    for (uint32_t i = 0; i < layout->tensor_count && status == ADAMD_OK; i++) {
+    for (uint32_t i = 0; i < count && status == ADAMD_OK; i++) {
         status = check_spec(&specs[i], i, fault);
         if (status == ADAMD_OK) {
-            status = place(layout, &specs[i], i, fault);
+            status = append(layout, &specs[i], i, fault);
         }
     }
     if (status == ADAMD_OK) {
-        status = sort_keys(layout, fault);
+        place(layout, first, taken);
+        status = sort_keys(layout, first, fault);
     }
     for (uint32_t i = 0; i < layout->tensor_count && status == ADAMD_OK; i++) {
-        status = check_state_names(layout, i, fault);
+        status = check_state_names(layout, i, first, fault);
     }
     return status != ADAMD_OK ? status : digest(layout, fault);
+}
+
+static enum adamd_status check_count(uint32_t before, uint32_t count, struct adamd_fault *fault) {
+    if (count == 0) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "tensors",
+                          "optimizer got an empty parameter list");
+    }
+    if (count > ADAMD_TENSORS_MAX || before > ADAMD_TENSORS_MAX - count) {
+        return adamd_fail(fault, ADAMD_TOO_LARGE, "tensors", "a model has at most %d tensors",
+                          ADAMD_TENSORS_MAX);
+    }
+    return ADAMD_OK;
+}
+
+enum adamd_status adamd_layout_extend(const struct adamd_layout *layout,
+                                      const struct adamd_tensor_spec *specs, uint32_t count,
+                                      struct adamd_layout *ret_layout, struct adamd_fault *fault) {
+    struct adamd_layout made = {0};
+    enum adamd_status status = check_count(layout->tensor_count, count, fault);
+
+    *ret_layout = made;
+    if (status != ADAMD_OK) {
+        return status;
+    }
+    const size_t total = (size_t)layout->tensor_count + count;
+    ADAMD_ASSERT(total > 0);
+    made.tensors = calloc(total, sizeof *made.tensors);
+    made.by_key = calloc(total, sizeof *made.by_key);
+    made.by_offset = calloc(total, sizeof *made.by_offset);
+    status = made.tensors == NULL || made.by_key == NULL || made.by_offset == NULL
+                 ? adamd_fail_plain(fault, ADAMD_NO_MEMORY)
+                 : copy_table(&made, layout, fault);
+    status = status == ADAMD_OK ? fill(&made, specs, count, fault) : status;
+    if (status != ADAMD_OK) {
+        adamd_layout_finish(&made);
+    }
+    *ret_layout = made;
+    return status;
 }
 
 enum adamd_status adamd_layout_init(struct adamd_layout *layout,
                                     const struct adamd_tensor_spec *specs, uint32_t count,
                                     struct adamd_fault *fault) {
-    *layout = (struct adamd_layout){0};
-    if (count == 0) {
-        return adamd_fail(fault, ADAMD_BAD_FIELD, "tensors",
-                          "optimizer got an empty parameter list");
-    }
-    if (count > ADAMD_TENSORS_MAX) {
-        return adamd_fail(fault, ADAMD_TOO_LARGE, "tensors", "a model has at most %d tensors",
-                          ADAMD_TENSORS_MAX);
-    }
-    layout->tensors = calloc(count, sizeof *layout->tensors);
-    layout->by_key = calloc(count, sizeof *layout->by_key);
-    layout->tensor_count = count;
-    const enum adamd_status status = layout->tensors == NULL || layout->by_key == NULL
-                                         ? adamd_fail_plain(fault, ADAMD_NO_MEMORY)
-                                         : fill(layout, specs, fault);
-    if (status != ADAMD_OK) {
-        adamd_layout_finish(layout);
-    }
-    return status;
+    const struct adamd_layout empty = {0};
+
+    return adamd_layout_extend(&empty, specs, count, layout, fault);
 }
 
 void adamd_layout_finish(struct adamd_layout *layout) {
@@ -288,6 +343,7 @@ void adamd_layout_finish(struct adamd_layout *layout) {
     }
     free(layout->tensors);
     free(layout->by_key);
+    free(layout->by_offset);
     *layout = (struct adamd_layout){0};
 }
 

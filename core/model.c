@@ -129,9 +129,8 @@ static bool any_amsgrad(const struct adamd_model_spec *spec) {
 }
 
 static size_t arena_bytes_of(const struct adamd_layout *layout) {
-    const size_t bytes = (size_t)layout->element_count * sizeof(float);
-
-    return bytes > 0 ? bytes : 64; // tensors without elements still need something to point to
+    // Tensors without elements still need something to point to.
+    return layout->arena_bytes > 0 ? (size_t)layout->arena_bytes : ADAMD_ALIGN_BYTES;
 }
 
 // What it takes at the least: its arrays, a gradient, a version for readers.

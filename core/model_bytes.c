@@ -7,19 +7,22 @@
 
 enum { BLOCK_BYTES = 16384 }; // copied, then scanned while it is in the first-level cache
 
-// Copies to the byte `offset` of the arena. A float that was split between two pieces is scanned
-// with its second.
-static void receive(struct gradient *gradient, uint64_t offset, const unsigned char *data,
-                    size_t size) {
+// Copies to the byte `begin` of `tensor`. A real that was split between two pieces is scanned with
+// its second.
+static void receive(struct gradient *gradient, const struct adamd_tensor *tensor, uint64_t begin,
+                    const unsigned char *data, size_t size) {
     unsigned char *host = gradient->slot->host;
+    const enum adamd_dtype dtype = adamd_dtype_real(tensor->dtype);
+    const size_t real = adamd_dtype_size(dtype);
+    uint64_t offset = tensor->offset + begin; // tensors begin at a real's boundary
 
     while (size > 0) {
         const size_t block = size < BLOCK_BYTES ? size : BLOCK_BYTES;
-        const uint64_t first = offset / sizeof(float);
-        const uint64_t end = (offset + block) / sizeof(float);
+        const uint64_t first = offset / real;
+        const uint64_t end = (offset + block) / real;
         memcpy(host + offset, data, block);
-        gradient->max_half =
-            scan_floats(host + first * sizeof(float), (size_t)(end - first), gradient->max_half);
+        gradient->max_top[dtype] =
+            scan_reals(dtype, host + first * real, (size_t)(end - first), gradient->max_top[dtype]);
         offset += block;
         data += block;
         size -= block;
@@ -75,9 +78,9 @@ enum adamd_status adamd_push_append(struct adamd_push *push, const void *data, s
         const uint32_t i =
             gradient->tensors == NULL ? gradient->cursor : gradient->tensors[gradient->cursor];
         const struct adamd_tensor *tensor = &push->model->layout.tensors[i];
-        const uint64_t left = tensor->count * sizeof(float) - gradient->cursor_bytes;
+        const uint64_t left = adamd_tensor_bytes(tensor) - gradient->cursor_bytes;
         const size_t part = size < left ? size : (size_t)left;
-        receive(gradient, tensor->offset * sizeof(float) + gradient->cursor_bytes, bytes, part);
+        receive(gradient, tensor, gradient->cursor_bytes, bytes, part);
         gradient->cursor_bytes += part;
         bytes += part;
         size -= part;
@@ -98,7 +101,7 @@ static enum adamd_status check_write(const struct adamd_push *push, uint32_t ten
         return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "tensors",
                           "tensor %u is not among the pushed ones", tensor);
     }
-    if (size > layout->tensors[tensor].count * sizeof(float) - gradient->written[tensor]) {
+    if (size > adamd_tensor_bytes(&layout->tensors[tensor]) - gradient->written[tensor]) {
         return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "tensors",
                           "the bytes of tensor %.128s are more than its %llu elements",
                           layout->tensors[tensor].key,
@@ -127,9 +130,7 @@ enum adamd_status adamd_push_write(struct adamd_push *push, uint32_t tensor, con
         return status;
     }
     count_bytes(gradient, data, size);
-    receive(gradient,
-            push->model->layout.tensors[tensor].offset * sizeof(float) + gradient->written[tensor],
-            data, size);
+    receive(gradient, &push->model->layout.tensors[tensor], gradient->written[tensor], data, size);
     gradient->written[tensor] += size;
     return ADAMD_OK;
 }

@@ -43,15 +43,16 @@ bool gradient_is_next(const struct gradient *gradient) {
 }
 
 bool gradient_is_finite(const struct gradient *gradient) {
-    return gradient->max_half < 0x7f80;
+    bool finite = true;
+
+    for (unsigned dtype = 0; dtype < ADAMD_REAL_COUNT; dtype++) {
+        finite = finite && scan_is_finite(dtype, gradient->max_top[dtype]);
+    }
+    return finite;
 }
 
-double gradient_bound(const struct gradient *gradient) {
-    const uint32_t bits = ((uint32_t)gradient->max_half << 16) + 0xffffU;
-    float bound;
-
-    memcpy(&bound, &bits, sizeof bound);
-    return (double)bound;
+double gradient_bound(const struct gradient *gradient, enum adamd_dtype dtype) {
+    return scan_bound(dtype, gradient->max_top[dtype]);
 }
 
 // The watchers' end: those of a whole push are called back; one whose body is still on the way is

@@ -47,7 +47,7 @@ struct gradient {
     uint64_t base_version;
     uint64_t staleness;
     uint64_t ticket; // order of commit, among gradients and manual commands
-    float weight;
+    double weight;
     struct slot *slot;
     struct adamd_push *watchers;
     // What it holds. `tensors` NULL means all, then `has` is NULL too.
@@ -62,7 +62,7 @@ struct gradient {
     uint64_t cursor_bytes; // append: bytes of that tensor
     uint64_t *written;     // write: bytes by tensor
     uint32_t crc32c, crc_running;
-    uint16_t max_half; // of the upper halves without sign; 0x7f80 and above: not finite
+    uint16_t max_top[ADAMD_REAL_COUNT]; // by dtype, of the upper 16 bits without the sign
 };
 
 struct gradient_list {
@@ -162,7 +162,7 @@ struct step {
     uint32_t *indices;
     uint32_t run_count, rule_count, source_count, index_count;
     uint32_t source_capacity, index_capacity;
-    float weight_sum;
+    double weight_sum;
 };
 
 struct group {
@@ -229,7 +229,7 @@ struct adamd_model {
 
     struct slot *accumulated; // MANUAL
     unsigned char *has_gradient;
-    double accumulated_bound;
+    double accumulated_bounds[ADAMD_REAL_COUNT]; // by dtype
     struct tally tally;
     struct command *commands, **commands_end;
     uint32_t command_count;
@@ -326,8 +326,15 @@ void slots_finish(struct adamd_model *model);
 /** Zeros in the gaps between the tensors of an arena. */
 void arena_clear_gaps(const struct adamd_layout *layout, unsigned char *host);
 
-/** Max of what `max_half` and the upper halves of the floats are, signs left out. */
-uint16_t scan_floats(const unsigned char *floats, size_t count, uint16_t max_half);
+/** Max of `max_top` and the upper 16 bits of the reals, signs left out. */
+uint16_t scan_reals(enum adamd_dtype dtype, const unsigned char *reals, size_t count,
+                    uint16_t max_top);
+/** Whether what was scanned to `max_top` is finite. */
+bool scan_is_finite(enum adamd_dtype dtype, uint16_t max_top);
+/** The largest finite value. */
+double scan_max(enum adamd_dtype dtype);
+/** No absolute value that was scanned to `max_top`, which is finite, is larger. */
+double scan_bound(enum adamd_dtype dtype, uint16_t max_top);
 
 // ------------------------------------------------------------------------- model_push.c, _bytes.c
 
@@ -337,8 +344,8 @@ void gradient_remove(struct gradient *gradient);
 /** True if no earlier push of its worker is undecided. */
 bool gradient_is_next(const struct gradient *gradient);
 bool gradient_is_finite(const struct gradient *gradient);
-/** No absolute value in it is larger. */
-double gradient_bound(const struct gradient *gradient);
+/** No absolute value of `dtype` in it, which is finite, is larger. */
+double gradient_bound(const struct gradient *gradient, enum adamd_dtype dtype);
 
 /** The gradient is decided: the table, the counts and the watchers are told, and it is gone. */
 void gradient_decide(struct adamd_model *model, struct gradient *gradient,

@@ -2,7 +2,6 @@
 // the order in which it came: what is asked for behind a step that waits, waits too.
 #include "model_impl.h"
 
-#include <float.h>
 #include <stdlib.h>
 
 // -------------------------------------------------------------------------------------
@@ -10,10 +9,12 @@
 
 struct range {
     bool exists; // in the accumulated gradient already: added to, or replaced
-    uint64_t offset, end;
+    enum adamd_dtype dtype;
+    uint64_t offset, end; // bytes of the arena
 };
 
-// The next run of tensors, from `*at` on, that `gradient` has and that are treated alike.
+// The next run of tensors, from the `*at`-th of the arena on, that `gradient` has and that are
+// treated alike.
 static bool next_range(const struct adamd_model *model, const struct gradient *gradient,
                        uint32_t *at, struct range *ret_range) {
     const struct adamd_layout *layout = &model->layout;
@@ -21,19 +22,22 @@ static bool next_range(const struct adamd_model *model, const struct gradient *g
     uint32_t i = *at;
 
     for (; i < layout->tensor_count; i++) {
-        const struct adamd_tensor *tensor = &layout->tensors[i];
+        const uint32_t index = layout->by_offset[i];
+        const struct adamd_tensor *tensor = &layout->tensors[index];
+        const enum adamd_dtype dtype = adamd_dtype_real(tensor->dtype);
         if (tensor->count == 0) {
             continue;
         }
-        const bool has = gradient_has(gradient, i);
-        const bool exists = bit_get(model->has_gradient, i) && !gradient->replace;
-        if (range.end != 0 && (!has || exists != range.exists)) {
+        const bool has = gradient_has(gradient, index);
+        const bool exists = bit_get(model->has_gradient, index) && !gradient->replace;
+        if (range.end != 0 && (!has || exists != range.exists || dtype != range.dtype)) {
             break;
         }
         if (has) {
             range.offset = range.end == 0 ? tensor->offset : range.offset;
-            range.end = tensor->offset + tensor->count;
+            range.end = tensor->offset + adamd_tensor_bytes(tensor);
             range.exists = exists;
+            range.dtype = dtype;
         }
     }
     *at = i;
@@ -82,14 +86,15 @@ static struct job *create_accumulation(struct adamd_model *model, struct gradien
     count = 0;
     for (uint32_t at = 0; next_range(model, gradient, &at, &range);) {
         struct adamd_op *op = &job->ops[count++];
-        const uint64_t elements = range.end - range.offset;
+        const uint64_t bytes = range.end - range.offset;
         if (range.exists) {
             *op = (struct adamd_op){.kind = ADAMD_OP_ACCUMULATE,
-                                    .accumulate = {to, from, range.offset, elements}};
+                                    .accumulate = {to, from, range.offset,
+                                                   bytes / adamd_dtype_size(range.dtype),
+                                                   range.dtype}};
         } else {
-            const uint64_t offset = range.offset * sizeof(float);
             *op = (struct adamd_op){.kind = ADAMD_OP_COPY,
-                                    .copy = {to, from, offset, offset, elements * sizeof(float)}};
+                                    .copy = {to, from, range.offset, range.offset, bytes}};
         }
     }
     return job;
@@ -120,7 +125,9 @@ static void accumulate(struct adamd_model *model, struct gradient *gradient) {
         return;
     }
     mark_tensors(model, gradient);
-    model->accumulated_bound += gradient_bound(gradient);
+    for (unsigned dtype = 0; dtype < ADAMD_REAL_COUNT; dtype++) {
+        model->accumulated_bounds[dtype] += gradient_bound(gradient, dtype);
+    }
     if (job == NULL) {
         model->accumulated = gradient->slot; // the first one's slot is the accumulator: no copy
         slot_hold(gradient->slot);
@@ -135,9 +142,13 @@ static void accumulate(struct adamd_model *model, struct gradient *gradient) {
 
 // Not finite, or so large that the sum may not be.
 static bool is_poison(const struct adamd_model *model, const struct gradient *gradient) {
-    return !gradient_is_finite(gradient) ||
-           (model->accumulated != NULL &&
-            model->accumulated_bound + gradient_bound(gradient) > (double)FLT_MAX);
+    bool poison = !gradient_is_finite(gradient);
+
+    for (unsigned dtype = 0; dtype < ADAMD_REAL_COUNT && model->accumulated != NULL; dtype++) {
+        const double bound = gradient_bound(gradient, dtype);
+        poison = poison || model->accumulated_bounds[dtype] + bound > scan_max(dtype);
+    }
+    return poison;
 }
 
 static void take_gradient(struct adamd_model *model, struct gradient *gradient) {
@@ -165,23 +176,24 @@ static void take_gradient(struct adamd_model *model, struct gradient *gradient) 
 static void forget_gradients(struct adamd_model *model) {
     slot_drop(model, model->accumulated);
     model->accumulated = NULL;
-    model->accumulated_bound = 0;
+    memset(model->accumulated_bounds, 0, sizeof model->accumulated_bounds);
     memset(model->has_gradient, 0, bits_bytes(model->layout.tensor_count));
     tally_clear(&model->tally);
 }
 
 // Tensors whose gradient is None lie in between and may be filled as well: nobody reads them.
 static enum adamd_status fill_gradients(struct adamd_model *model) {
+    struct adamd_buffer *buffer = model->accumulated->buffer;
     struct job *job = job_create(model, 1, NULL, NULL);
 
     if (job == NULL) {
         return ADAMD_NO_MEMORY;
     }
     job->writes = model->accumulated;
-    job->ops[0] = (struct adamd_op){.kind = ADAMD_OP_FILL,
-                                    .fill = {model->accumulated->buffer, 0, model->arena_bytes}};
+    job->ops[0] =
+        (struct adamd_op){.kind = ADAMD_OP_FILL, .fill = {buffer, 0, adamd_buffer_bytes(buffer)}};
     job_submit(model, job);
-    model->accumulated_bound = 0;
+    memset(model->accumulated_bounds, 0, sizeof model->accumulated_bounds);
     tally_clear(&model->tally);
     return ADAMD_OK;
 }

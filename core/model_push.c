@@ -46,7 +46,7 @@ static enum adamd_status check_tensors(const struct adamd_model *model,
                               "tensors must ascend: %u comes after %u", tensor,
                               head->tensors[i - 1]);
         }
-        bytes += model->layout.tensors[tensor].count * sizeof(float);
+        bytes += adamd_tensor_bytes(&model->layout.tensors[tensor]);
     }
     *ret_bytes = bytes;
     return ADAMD_OK;
@@ -152,7 +152,7 @@ static enum adamd_status create_gradient(struct adamd_model *model, struct adamd
         .base_version = head->base_version,
         .replace = head->replace,
         .wants_parameters = head->wants_parameters,
-        .weight = (float)head->weight,
+        .weight = head->weight,
         .byte_size = bytes,
         .crc32c = head->crc32c,
     };

@@ -46,8 +46,8 @@ static void tally_metrics(struct tally *tally, const struct gradient *gradient) 
             tally->metrics[k].sum = 0;
             tally->metrics[k].weight = 0;
         }
-        tally->metrics[k].sum += (double)gradient->weight * metric->value;
-        tally->metrics[k].weight += (double)gradient->weight;
+        tally->metrics[k].sum += gradient->weight * metric->value;
+        tally->metrics[k].weight += gradient->weight;
     }
 }
 
@@ -76,8 +76,8 @@ enum adamd_status tally_add(struct tally *tally, const struct gradient *gradient
     contribution->epoch = gradient->epoch;
     contribution->sequence = gradient->sequence;
     contribution->staleness = gradient->staleness;
-    contribution->weight += (double)gradient->weight;
-    tally->weight += (double)gradient->weight;
+    contribution->weight += gradient->weight;
+    tally->weight += gradient->weight;
     tally_metrics(tally, gradient);
     return ADAMD_OK;
 }

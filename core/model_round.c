@@ -191,17 +191,24 @@ static bool round_is_complete(const struct adamd_model *model) {
            model->now_ms - model->round_open_ms >= policy->deadline_ms;
 }
 
-// Whether the weighted sum could pass what a float holds, though each part is finite.
+// Whether the weighted sum could pass what the computing type holds, though each part is finite.
 static bool may_overflow(const struct gradient_list *list) {
-    double sum = 0;
+    double sums[ADAMD_REAL_COUNT] = {0};
     double weights = 0;
 
     for (const struct gradient *gradient = list->first; gradient != NULL;
          gradient = gradient->next) {
-        sum += (double)gradient->weight * gradient_bound(gradient);
-        weights += (double)gradient->weight;
+        for (unsigned dtype = 0; dtype < ADAMD_REAL_COUNT; dtype++) {
+            sums[dtype] += gradient->weight * gradient_bound(gradient, dtype);
+        }
+        weights += gradient->weight;
     }
-    return list->first != list->last && (!(sum <= (double)FLT_MAX) || weights > (double)FLT_MAX);
+    bool overflows = weights > (double)FLT_MAX;
+    for (unsigned dtype = 0; dtype < ADAMD_REAL_COUNT; dtype++) {
+        const double most = dtype == ADAMD_FLOAT64 ? DBL_MAX : (double)FLT_MAX;
+        overflows = overflows || !(sums[dtype] <= most);
+    }
+    return list->first != list->last && overflows;
 }
 
 static void collect_round(struct adamd_model *model) {

@@ -38,12 +38,13 @@ void model_release(struct adamd_model *model, struct adamd_buffer *buffer) {
 }
 
 void arena_clear_gaps(const struct adamd_layout *layout, unsigned char *host) {
-    for (uint32_t i = 0; i < layout->tensor_count; i++) {
-        const struct adamd_tensor *tensor = &layout->tensors[i];
-        const uint64_t end =
-            i + 1 < layout->tensor_count ? layout->tensors[i + 1].offset : layout->element_count;
-        const uint64_t gap = tensor->offset + tensor->count;
-        memset(host + gap * sizeof(float), 0, (size_t)(end - gap) * sizeof(float));
+    uint64_t end = layout->arena_bytes;
+
+    for (uint32_t i = layout->tensor_count; i > 0; i--) {
+        const struct adamd_tensor *tensor = &layout->tensors[layout->by_offset[i - 1]];
+        const uint64_t gap = tensor->offset + adamd_tensor_bytes(tensor);
+        memset(host + gap, 0, (size_t)(end - gap));
+        end = tensor->offset;
     }
 }
 

@@ -210,7 +210,7 @@ static enum adamd_status open_array(struct adamd_restore *restore, enum adamd_ar
 }
 
 static uint64_t tensor_bytes(const struct adamd_layout *layout, uint32_t tensor) {
-    return layout->tensors[tensor].count * sizeof(float);
+    return adamd_tensor_bytes(&layout->tensors[tensor]);
 }
 
 enum adamd_status adamd_restore_write(struct adamd_restore *restore, enum adamd_array array,
@@ -239,7 +239,7 @@ enum adamd_status adamd_restore_write(struct adamd_restore *restore, enum adamd_
     }
     host = adamd_buffer_host(restore->buffers[array]);
     if (size > 0) {
-        memcpy(host + layout->tensors[tensor].offset * sizeof(float) + *written, data, size);
+        memcpy(host + layout->tensors[tensor].offset + *written, data, size);
     }
     *written += size;
     return ADAMD_OK;
@@ -359,7 +359,7 @@ static void clear_unwritten(const struct adamd_restore *restore, int array) {
     host = adamd_buffer_host(restore->buffers[array]);
     for (uint32_t i = 0; i < layout->tensor_count; i++) {
         if (restore->written[array][i] == 0) {
-            memset(host + layout->tensors[i].offset * sizeof(float), 0, tensor_bytes(layout, i));
+            memset(host + layout->tensors[i].offset, 0, tensor_bytes(layout, i));
         }
     }
 }

@@ -65,7 +65,7 @@ static bool reserve_indices(struct step *step, uint32_t more) {
 static enum adamd_status set_sources(struct adamd_model *model, struct slot *accumulated) {
     struct step *step = &model->step;
     uint32_t count = accumulated != NULL ? 1 : 0;
-    float weight_sum = 0;
+    double weight_sum = 0;
 
     for (const struct gradient *gradient = step->gradients.first; gradient != NULL;
          gradient = gradient->next) {
@@ -76,8 +76,8 @@ static enum adamd_status set_sources(struct adamd_model *model, struct slot *acc
     }
     count = 0;
     if (accumulated != NULL) {
-        step->sources[count++] = (struct adamd_source){accumulated->buffer, 1.0F};
-        weight_sum = 1.0F;
+        step->sources[count++] = (struct adamd_source){accumulated->buffer, 1.0};
+        weight_sum = 1.0;
     }
     for (const struct gradient *gradient = step->gradients.first; gradient != NULL;
          gradient = gradient->next) {
@@ -85,7 +85,7 @@ static enum adamd_status set_sources(struct adamd_model *model, struct slot *acc
         weight_sum += gradient->weight;
     }
     for (uint32_t k = 0; k < count; k++) {
-        step->sources[count + k] = (struct adamd_source){step->sources[k].gradient, 0.0F};
+        step->sources[count + k] = (struct adamd_source){step->sources[k].gradient, 0.0};
     }
     step->source_count = 2 * count;
     step->weight_sum = weight_sum;
@@ -136,17 +136,41 @@ static uint32_t find_rule(struct step *step, const struct adamd_options *options
     return step->rule_count++;
 }
 
-// True if the run reaches to the tensor's predecessor and has the same rule and sources.
-static bool extends(const struct step *step, uint32_t rule, uint32_t sources_count) {
+// True if the run, which reaches to the tensor's predecessor, has the same dtype, rule and sources.
+static bool extends(const struct step *step, enum adamd_dtype dtype, uint32_t rule,
+                    uint32_t sources_count) {
     const struct adamd_run *run;
 
     if (step->run_count == 0) {
         return false;
     }
     run = &step->runs[step->run_count - 1];
-    return run->rule == rule && run->sources_count == sources_count &&
+    return run->dtype == dtype && run->rule == rule && run->sources_count == sources_count &&
            memcmp(step->indices + run->sources_first, step->indices + step->index_count,
                   sources_count * sizeof step->indices[0]) == 0;
+}
+
+// Appends `tensor`, whose sources were listed, to the runs; `adjacent`: the last one reaches to its
+// predecessor.
+static void add_run(struct step *step, const struct adamd_tensor *tensor, uint32_t rule,
+                    uint32_t sources_count, bool adjacent) {
+    const enum adamd_dtype dtype = adamd_dtype_real(tensor->dtype);
+    const uint64_t end = tensor->offset + adamd_tensor_bytes(tensor);
+
+    if (adjacent && extends(step, dtype, rule, sources_count)) {
+        struct adamd_run *run = &step->runs[step->run_count - 1];
+        run->count = (end - run->offset) / adamd_dtype_size(dtype);
+        return;
+    }
+    step->runs[step->run_count++] = (struct adamd_run){
+        .offset = tensor->offset,
+        .count = adamd_tensor_reals(tensor),
+        .dtype = dtype,
+        .rule = rule,
+        .sources_first = step->index_count,
+        .sources_count = sources_count,
+    };
+    step->index_count += sources_count;
 }
 
 enum adamd_status step_build(struct adamd_model *model, struct slot *accumulated,
@@ -161,7 +185,8 @@ enum adamd_status step_build(struct adamd_model *model, struct slot *accumulated
     step->index_count = 0;
     memset(step->stepped, 0, bits_bytes(layout->tensor_count));
     status = set_sources(model, accumulated);
-    for (uint32_t i = 0; i < layout->tensor_count && status == ADAMD_OK; i++) {
+    for (uint32_t k = 0; k < layout->tensor_count && status == ADAMD_OK; k++) {
+        const uint32_t i = layout->by_offset[k];
         const struct adamd_tensor *tensor = &layout->tensors[i];
         if (!reserve_indices(step, step->source_count / 2 + 1)) {
             return ADAMD_NO_MEMORY;
@@ -178,19 +203,7 @@ enum adamd_status step_build(struct adamd_model *model, struct slot *accumulated
         const uint32_t rule =
             find_rule(step, options != NULL ? &options[group] : &model->groups[group].options,
                       group, model->steps[i] + 1);
-        if (adjacent && extends(step, rule, count)) {
-            struct adamd_run *run = &step->runs[step->run_count - 1];
-            run->count = tensor->offset + tensor->count - run->offset;
-        } else {
-            step->runs[step->run_count++] = (struct adamd_run){
-                .offset = tensor->offset,
-                .count = tensor->count,
-                .rule = rule,
-                .sources_first = step->index_count,
-                .sources_count = count,
-            };
-            step->index_count += count;
-        }
+        add_run(step, tensor, rule, count, adjacent);
         adjacent = true;
     }
     return status;
@@ -264,7 +277,7 @@ static struct adamd_op make_op(struct adamd_model *model) {
                 .exp_avg_sq = model->arrays[ADAMD_EXP_AVG_SQ],
                 .max_exp_avg_sq = model->arrays[ADAMD_MAX_EXP_AVG_SQ],
                 .publish = step->publish != NULL ? step->publish->buffer : NULL,
-                .element_count = model->layout.element_count,
+                .arena_bytes = model->layout.arena_bytes,
                 .rules = step->rules,
                 .rule_count = step->rule_count,
                 .sources = step->sources,

@@ -172,6 +172,13 @@ void adamd_options_round(struct adamd_options *options) {
     }
 }
 
+enum adamd_rounding adamd_rounding_of(const struct adamd_options *options) {
+    if (options->fused == ADAMD_TRUE) {
+        return ADAMD_ROUNDING_FUSED;
+    }
+    return options->foreach == ADAMD_TRUE ? ADAMD_ROUNDING_FOREACH : ADAMD_ROUNDING_FORLOOP;
+}
+
 static enum adamd_decay decay_of(const struct adamd_options *options) {
     if (options->weight_decay == 0.0) {
         return ADAMD_DECAY_NONE;
@@ -189,11 +196,13 @@ struct adamd_rule adamd_rule_of(const struct adamd_options *options, uint64_t t)
         .beta2 = options->betas[1],
         .one_minus_beta2 = 1.0 - options->betas[1],
         .root_correction = pow(correction2, 0.5), // as Python's `** 0.5`, not sqrt()
-        .step_size = options->lr / correction1,
+        .minus_step_size = -(options->lr / correction1),
         .eps = options->eps,
         .weight_decay = options->weight_decay,
         .keep = 1.0 - options->lr * options->weight_decay,
+        .divisor = 1.0,
         .decay = decay_of(options),
+        .rounding = adamd_rounding_of(options),
         .amsgrad = options->amsgrad,
         .maximize = options->maximize,
     };

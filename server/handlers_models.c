@@ -34,7 +34,7 @@ static bool complete_tensors(struct call_frame *frame, const struct adamd_model_
         tensor->key = (char *)spec->tensors[i].key;
         tensor->data_type = ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT32;
         tensor->flat_offset = layout->tensors[i].wire_offset;
-        tensor->byte_size = layout->tensors[i].count * adamd_dtype_size(layout->tensors[i].dtype);
+        tensor->byte_size = adamd_tensor_bytes(&layout->tensors[i]);
     }
     for (uint32_t i = 0; i < spec->group_count; i++) {
         for (uint32_t j = 0; j < spec->groups[i].tensor_count; j++) {

@@ -9,7 +9,8 @@ target_link_libraries(adamd_test_backends
   PUBLIC adamd::core m PRIVATE adamd_warnings adamd_sanitizers)
 
 # One suite over the contract of a backend, for each backend that this machine can run.
-add_library(adamd_conformance STATIC conformance/subject.c conformance/scene.c)
+add_library(adamd_conformance STATIC conformance/subject.c conformance/scene.c
+  conformance/values.c)
 target_include_directories(adamd_conformance PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/conformance)
 target_link_libraries(adamd_conformance
   PUBLIC adamd::cpu adamd::test_backends PkgConfig::CHECK PRIVATE adamd_warnings adamd_sanitizers)

@@ -4,8 +4,8 @@
 #define _GNU_SOURCE
 #include "adamd/backend_impl.h"
 #include "kernel.h"
+#include "pass.h"
 #include "pool.h"
-#include "step.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -15,7 +15,7 @@
 #include <sys/mman.h>
 
 enum {
-    SLICE_BYTES = 256 * 1024,          // of copy and fill, a unit
+    SLICE_BYTES = 256 * 1024,          // of what goes over one range, a unit
     POPULATE_BYTES = 2 * 1024 * 1024,  // a unit
     HUGE_PAGE_BYTES = 2 * 1024 * 1024, // on every system where there are some
 };
@@ -42,7 +42,7 @@ struct cpu_op {
     struct job job;
     struct cpu_backend *backend;
     struct adamd_op op;
-    struct step_plan *plan; // of a step
+    struct pass *pass; // where it has runs
 };
 
 #define CONTAINER_OF(pointer, type, member) \
@@ -158,8 +158,8 @@ static struct cpu_op *op_of(struct job *job) {
     return CONTAINER_OF(job, struct cpu_op, job);
 }
 
-static void run_step(struct job *job, size_t unit) {
-    step_plan_run(op_of(job)->plan, unit);
+static void run_pass(struct job *job, size_t unit) {
+    pass_run(op_of(job)->pass, unit);
 }
 
 static void run_copy(struct job *job, size_t unit) {
@@ -177,24 +177,57 @@ static void run_fill(struct job *job, size_t unit) {
     memset((char *)fill->to->host + fill->offset + offset, 0, bytes);
 }
 
+// The `unit`-th slice of `count` reals at `offset`: how many, and `ret_at` where.
+static size_t reals_at(uint64_t offset, uint64_t count, enum adamd_dtype dtype, size_t unit,
+                       uint64_t *ret_at) {
+    const size_t size = adamd_dtype_size(dtype);
+    size_t begin = 0;
+    const size_t reals = slice_at((size_t)count, SLICE_BYTES / size, unit, &begin);
+
+    *ret_at = offset + (uint64_t)begin * size;
+    return reals;
+}
+
 static void run_accumulate(struct job *job, size_t unit) {
     const struct cpu_op *op = op_of(job);
     const struct adamd_accumulate *accumulate = &op->op.accumulate;
-    size_t offset = 0;
+    uint64_t at = 0;
     const size_t count =
-        slice_at((size_t)accumulate->count, SLICE_BYTES / sizeof(float), unit, &offset);
-    op->backend->kernel->add((float *)accumulate->to->host + accumulate->offset + offset,
-                             (const float *)accumulate->from->host + accumulate->offset + offset,
-                             count);
+        reals_at(accumulate->offset, accumulate->count, accumulate->dtype, unit, &at);
+    op->backend->kernel->loops[accumulate->dtype]->add((char *)accumulate->to->host + at,
+                                                       (char *)accumulate->from->host + at, count);
+}
+
+static void run_scale(struct job *job, size_t unit) {
+    const struct cpu_op *op = op_of(job);
+    const struct adamd_scale *scale = &op->op.scale;
+    const struct kernel_loops *loops = op->backend->kernel->loops[scale->dtype];
+    uint64_t at = 0;
+    const size_t count = reals_at(scale->offset, scale->count, scale->dtype, unit, &at);
+    char *to = (char *)scale->to->host + at;
+    if (scale->divides) {
+        loops->divide(to, scale->factor, count);
+    } else {
+        loops->scale(to, scale->factor, count);
+    }
+}
+
+static void run_clamp(struct job *job, size_t unit) {
+    const struct cpu_op *op = op_of(job);
+    const struct adamd_clamp *clamp = &op->op.clamp;
+    uint64_t at = 0;
+    const size_t count = reals_at(clamp->offset, clamp->count, clamp->dtype, unit, &at);
+    op->backend->kernel->loops[clamp->dtype]->clamp((char *)clamp->to->host + at, clamp->limit,
+                                                    count);
 }
 
 static void finish_op(struct job *job) {
     struct cpu_op *op = op_of(job);
     struct cpu_backend *backend = op->backend;
 
-    if (op->plan != NULL) {
-        step_plan_finish(op->plan);
-        step_plan_destroy(op->plan);
+    if (op->pass != NULL) {
+        pass_finish(op->pass);
+        pass_destroy(op->pass);
     }
     free(op);
     atomic_fetch_add(&backend->completed, 1);
@@ -203,25 +236,38 @@ static void finish_op(struct job *job) {
     }
 }
 
+static void slice(struct cpu_op *op, void (*run)(struct job *job, size_t unit), uint64_t count,
+                  size_t size) {
+    op->job.run = run;
+    op->job.unit_count = slices((size_t)count, SLICE_BYTES / size);
+}
+
 // False if out of memory.
 static bool prepare(struct cpu_op *op) {
-    switch (op->op.kind) {
+    const struct adamd_op *what = &op->op;
+
+    switch (what->kind) {
     case ADAMD_OP_STEP:
-        op->plan = step_plan_create(&op->op.step, op->backend->kernel);
-        op->job.run = run_step;
-        op->job.unit_count = op->plan == NULL ? 0 : step_plan_units(op->plan);
-        return op->plan != NULL;
+    case ADAMD_OP_MEAN:
+    case ADAMD_OP_NORM:
+        op->pass = pass_create(what, op->backend->kernel);
+        op->job.run = run_pass;
+        op->job.unit_count = op->pass == NULL ? 0 : pass_units(op->pass);
+        return op->pass != NULL;
     case ADAMD_OP_COPY:
-        op->job.run = run_copy;
-        op->job.unit_count = slices((size_t)op->op.copy.bytes, SLICE_BYTES);
+        slice(op, run_copy, what->copy.bytes, 1);
         return true;
     case ADAMD_OP_FILL:
-        op->job.run = run_fill;
-        op->job.unit_count = slices((size_t)op->op.fill.bytes, SLICE_BYTES);
+        slice(op, run_fill, what->fill.bytes, 1);
         return true;
     case ADAMD_OP_ACCUMULATE:
-        op->job.run = run_accumulate;
-        op->job.unit_count = slices((size_t)op->op.accumulate.count, SLICE_BYTES / sizeof(float));
+        slice(op, run_accumulate, what->accumulate.count, adamd_dtype_size(what->accumulate.dtype));
+        return true;
+    case ADAMD_OP_SCALE:
+        slice(op, run_scale, what->scale.count, adamd_dtype_size(what->scale.dtype));
+        return true;
+    case ADAMD_OP_CLAMP:
+        slice(op, run_clamp, what->clamp.count, adamd_dtype_size(what->clamp.dtype));
         return true;
     }
     return false;

@@ -6,30 +6,45 @@
 #ifndef ADAMD_CPU_KERNEL_H
 #define ADAMD_CPU_KERNEL_H
 
-#include "adamd/update.h"
+#include "adamd/backend.h"
 
-/** Up to ADAMD_BLOCK_ELEMENTS elements of one run. Arrays do not overlap. */
+/** Up to ADAMD_BLOCK_ELEMENTS reals of one run, of the loops' dtype. Arrays do not overlap. */
 struct kernel_block {
     size_t count;
-    const float *grad;
-    float *param, *exp_avg, *exp_avg_sq;
-    float *max_exp_avg_sq; // touched only with amsgrad
-    float *publish;        // gets the new parameters; NULL: nobody wants them
+    const void *grad;
+    void *param, *exp_avg, *exp_avg_sq;
+    void *max_exp_avg_sq; // touched only with amsgrad
+    void *publish;        // gets the new parameters; NULL: nobody wants them
+};
+
+/**
+ * The loops of one dtype. `wide` points to values of the computing type: double for float64, else
+ * float. Scalars are rounded to it.
+ */
+struct kernel_loops {
+    /** Steps the block; returns its gradient's sum of squares, in square_sum.h's order. */
+    double (*update)(const struct adamd_rule *rule, const struct kernel_block *block);
+    /** wide = weight * from */
+    void (*weigh)(void *wide, const void *from, double weight, size_t count);
+    /** wide = fma(weight, from, wide) */
+    void (*weigh_add)(void *wide, const void *from, double weight, size_t count);
+    /** to = wide / divisor, where they are of different types */
+    void (*divide_wide)(void *to, const void *wide, double divisor, size_t count);
+    /** to = to + from */
+    void (*add)(void *to, const void *from, size_t count);
+    /** to = to * factor */
+    void (*scale)(void *to, double factor, size_t count);
+    /** to = to / divisor */
+    void (*divide)(void *to, double divisor, size_t count);
+    /** to = min(max(to, -limit), limit), NaN kept */
+    void (*clamp)(void *to, double limit, size_t count);
+    /** Of up to ADAMD_BLOCK_ELEMENTS values. */
+    struct adamd_norm_part (*norm)(const void *from, size_t count);
 };
 
 struct kernel {
     const char *variant;
-    /** Steps the block; returns its gradient's sum of squares, in square_sum.h's order. */
-    double (*update)(const struct adamd_rule_f32 *rule, struct adamd_kind kind,
-                     const struct kernel_block *block);
-    /** to = weight * from */
-    void (*scale)(float *restrict to, const float *restrict from, float weight, size_t count);
-    /** to = fma(weight, from, to) */
-    void (*scale_add)(float *restrict to, const float *restrict from, float weight, size_t count);
-    /** to = to / divisor */
-    void (*divide)(float *to, float divisor, size_t count);
-    /** to = to + from */
-    void (*add)(float *restrict to, const float *restrict from, size_t count);
+    const struct kernel_loops *loops[ADAMD_REAL_COUNT]; // by dtype
 };
 
 /** The kernels that this machine can run, fastest first, ended by NULL. */

@@ -73,7 +73,7 @@ Adamd__V1__Tensor *codec_tensor_message(struct codec_arena *arena, const struct 
     message->shape = (uint64_t *)tensor->shape;
     message->group = adamd_model_group_of(model, index);
     message->flat_offset = tensor->wire_offset;
-    message->byte_size = tensor->count * adamd_dtype_size(tensor->dtype);
+    message->byte_size = adamd_tensor_bytes(tensor);
     message->step = adamd_model_step_of(model, index);
     return message;
 }

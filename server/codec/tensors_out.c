@@ -32,8 +32,7 @@ void codec_file_add(struct codec_file *file, const void *bytes, size_t size) {
 
 void codec_file_add_tensor(struct codec_file *file, const struct adamd_tensor *tensor,
                            const unsigned char *arena) {
-    const size_t element = adamd_dtype_size(tensor->dtype);
-    codec_file_add(file, arena + tensor->offset * element, tensor->count * element);
+    codec_file_add(file, arena + tensor->offset, (size_t)adamd_tensor_bytes(tensor));
 }
 
 enum adamd_status codec_file_begin(struct codec_file *file, unsigned char *head, size_t head_size,

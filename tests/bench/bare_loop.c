@@ -4,7 +4,8 @@
 extern const struct bare_loop BARE_LOOP;
 
 static void step(struct adamd_rule_f32 rule, struct bare_arrays arrays, size_t begin, size_t end) {
-    const struct adamd_kind adam = {.decay = ADAMD_DECAY_NONE, .lerp_small = true};
+    const struct adamd_kind adam = {
+        .decay = ADAMD_DECAY_NONE, .storage = ADAMD_FLOAT32, .lerp_small = true};
     const float *restrict g = arrays.grad;
     float *restrict p = arrays.param;
     float *restrict m = arrays.exp_avg;

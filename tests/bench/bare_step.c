@@ -83,7 +83,7 @@ static void prepare(struct bench *bench, uint64_t count, uint32_t sources) {
     }
     for (uint32_t i = 0; i < sources; i++) {
         bench->sources[i].gradient = make_zeros(bench, ADAMD_STAGING, count * sizeof(float));
-        bench->sources[i].weight = 1.0F;
+        bench->sources[i].weight = 1.0;
         bench->indices[i] = i;
     }
     finish_all(bench);
@@ -101,14 +101,14 @@ static void prepare(struct bench *bench, uint64_t count, uint32_t sources) {
         .param = bench->arrays[0],
         .exp_avg = bench->arrays[1],
         .exp_avg_sq = bench->arrays[2],
-        .element_count = count,
+        .arena_bytes = count * sizeof(float),
         .rules = &bench->rule,
         .rule_count = 1,
         .sources = bench->sources,
         .source_count = sources,
         .source_indices = bench->indices,
         .source_index_count = sources,
-        .weight_sum = (float)sources,
+        .weight_sum = (double)sources,
         .runs = &bench->run,
         .run_count = 1,
         .ret_square_sum = &bench->square_sum,

@@ -116,7 +116,7 @@ static double time_step(struct bench *bench, const struct adamd_run *runs, uint3
                                 .step = {.param = bench->param,
                                          .exp_avg = bench->exp_avg,
                                          .exp_avg_sq = bench->exp_avg_sq,
-                                         .element_count = bench->count,
+                                         .arena_bytes = bench->count * sizeof(float),
                                          .rules = &bench->rule,
                                          .rule_count = 1,
                                          .sources = &source,
@@ -166,7 +166,7 @@ static double time_loop(const struct bench *bench,
     for (unsigned i = 0; i < threads; i++) {
         parts[i] = (struct part){
             .loop = loop,
-            .rule = adamd_rule_to_f32(&bench->rule),
+            .rule = adamd_rule_to_f32(&bench->rule, ADAMD_FLOAT32),
             .arrays = {adamd_buffer_host(bench->grad), adamd_buffer_host(bench->param),
                        adamd_buffer_host(bench->exp_avg), adamd_buffer_host(bench->exp_avg_sq)},
             .begin = bench->count / threads * i / 16 * 16,
@@ -231,8 +231,8 @@ static void compare_small_tensors(unsigned threads, size_t rounds) {
 
     open_bench(&bench, threads, padded * SMALL_RUNS);
     for (uint64_t i = 0; i < SMALL_RUNS; i++) {
-        small[i] =
-            (struct adamd_run){.offset = i * padded, .count = SMALL_COUNT, .sources_count = 1};
+        small[i] = (struct adamd_run){
+            .offset = i * padded * sizeof(float), .count = SMALL_COUNT, .sources_count = 1};
     }
     (void)time_step(&bench, &large, 1);
     for (size_t r = 0; r < rounds; r++) {

@@ -1,6 +1,6 @@
 // Goal: memory and the simple operations keep the contract of backend.h on every backend: order,
 // counting, the limit of what may be in flight, and who frees what.
-#include "subject.h"
+#include "scene.h"
 
 #include "backend_deferred.h"
 
@@ -27,10 +27,9 @@ static struct adamd_op fill_op(struct adamd_buffer *to, uint64_t offset, uint64_
 }
 
 static struct adamd_op accumulate_op(struct adamd_buffer *to, struct adamd_buffer *from,
-                                     uint64_t offset, uint64_t count) {
-    return (struct adamd_op){
-        .kind = ADAMD_OP_ACCUMULATE,
-        .accumulate = {.to = to, .from = from, .offset = offset, .count = count}};
+                                     uint64_t offset, uint64_t count, enum adamd_dtype dtype) {
+    return (struct adamd_op){.kind = ADAMD_OP_ACCUMULATE,
+                             .accumulate = {to, from, offset, count, dtype}};
 }
 
 START_TEST(copies_move_the_range_and_nothing_else)
@@ -95,50 +94,125 @@ START_TEST(fills_zero_the_range_and_nothing_else)
 }
 END_TEST
 
-static float value_at(size_t i) {
-    return i % 97 == 3 ? NAN : (float)((double)(i % 1013) * 1.7e-3 - 0.8);
-}
-
-static void expect_values(const float *got, const float *expected, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        if (!(isnan(got[i]) && isnan(expected[i])) && got[i] != expected[i]) {
-            ck_abort_msg("[%zu] is %a, expected %a", i, (double)got[i], (double)expected[i]);
-        }
+// Ordinary numbers, with what is special among them.
+static double value_at(uint64_t i) {
+    switch (i % 97) {
+    case 3:
+        return NAN;
+    case 5:
+        return INFINITY;
+    case 7:
+        return -0.0;
+    case 11:
+        return 3e-6; // subnormal in float16
+    case 13:
+        return -60000.0;
+    default:
+        return (double)(i % 1013) * 1.7e-3 - 0.8;
     }
 }
 
-START_TEST(accumulate_adds_the_range_and_nothing_else)
-{
-    enum { COUNT = 200003 };
-    static const uint64_t rows[][2] = {{0, 0},     {0, COUNT}, {16, 67},
-                                       {1, 65537}, {7, 3},     {COUNT - 1, 1}};
-    float *to_host = calloc(COUNT, sizeof(float));
-    float *from_host = calloc(COUNT, sizeof(float));
-    float *got = calloc(COUNT, sizeof(float));
+enum range_kind { ACCUMULATE, SCALE, DIVIDE, CLAMP, RANGE_KINDS };
 
-    bench_open(&bench, _i);
-    struct adamd_buffer *to = bench_alloc(&bench, ADAMD_DEVICE, COUNT * sizeof(float));
-    struct adamd_buffer *from = bench_alloc(&bench, ADAMD_STAGING, COUNT * sizeof(float));
-    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
-        for (size_t i = 0; i < COUNT; i++) {
-            to_host[i] = (float)i * 0.37F;
-            from_host[i] = value_at(i);
-        }
-        bench_write(&bench, to, to_host, COUNT * sizeof(float));
-        bench_write(&bench, from, from_host, COUNT * sizeof(float));
-        const struct adamd_op op = accumulate_op(to, from, rows[r][0], rows[r][1]);
-        bench_submit(&bench, &op);
-        bench_wait(&bench);
-        bench_read(&bench, to, got, COUNT * sizeof(float));
-        for (size_t i = 0; i < rows[r][1]; i++) {
-            to_host[rows[r][0] + i] += from_host[rows[r][0] + i];
-        }
-        expect_values(got, to_host, COUNT);
+static struct adamd_op range_op(enum range_kind kind, struct adamd_buffer *to,
+                                struct adamd_buffer *from, uint64_t offset, uint64_t count,
+                                enum adamd_dtype dtype) {
+    switch (kind) {
+    case SCALE:
+        return (struct adamd_op){.kind = ADAMD_OP_SCALE,
+                                 .scale = {to, offset, count, dtype, 1.0 / 3.0, false}};
+    case DIVIDE:
+        return (struct adamd_op){.kind = ADAMD_OP_SCALE,
+                                 .scale = {to, offset, count, dtype, 7.3, true}};
+    case CLAMP:
+        return (struct adamd_op){.kind = ADAMD_OP_CLAMP, .clamp = {to, offset, count, dtype, 0.3}};
+    default:
+        return accumulate_op(to, from, offset, count, dtype);
     }
-    bench_close(&bench);
+}
+
+static double narrow(enum adamd_dtype dtype, double x) {
+    return dtype == ADAMD_FLOAT64 ? x : (double)(float)x;
+}
+
+static double expect_range(enum range_kind kind, enum adamd_dtype dtype, double to, double from) {
+    const double limit = value_round(dtype, 0.3);
+
+    switch (kind) {
+    case SCALE:
+        return narrow(dtype, to * narrow(dtype, 1.0 / 3.0));
+    case DIVIDE:
+        return narrow(dtype, to / narrow(dtype, 7.3));
+    case CLAMP:
+        return isnan(to) ? to : fmax(fmin(to, limit), -limit);
+    default:
+        return narrow(dtype, to + from);
+    }
+}
+
+static bool same(double a, double b) {
+    return (isnan(a) && isnan(b)) || (a == b && signbit(a) == signbit(b));
+}
+
+static void check_range(enum range_kind kind, enum adamd_dtype dtype, uint64_t line,
+                        uint64_t count) {
+    const size_t size = adamd_dtype_size(dtype);
+    const uint64_t offset = line * SCENE_LINE;
+    const uint64_t first = offset / size;
+    const uint64_t total = first + count + 5;
+    unsigned char *to_host = calloc(total, size);
+    unsigned char *from_host = calloc(total, size);
+    unsigned char *got = calloc(total, size);
+    struct adamd_buffer *to = bench_alloc(&bench, ADAMD_DEVICE, total * size);
+    struct adamd_buffer *from = bench_alloc(&bench, ADAMD_STAGING, total * size);
+
+    for (uint64_t i = 0; i < total; i++) {
+        value_set(to_host, dtype, i, value_at(i * 5 + 1));
+        value_set(from_host, dtype, i, value_at(i));
+    }
+    bench_write(&bench, to, to_host, total * size);
+    bench_write(&bench, from, from_host, total * size);
+    const struct adamd_op op = range_op(kind, to, from, offset, count, dtype);
+    bench_submit(&bench, &op);
+    bench_wait(&bench);
+    bench_read(&bench, to, got, total * size);
+    for (uint64_t i = 0; i < total; i++) {
+        const bool inside = i >= first && i < first + count;
+        const double before = value_get(to_host, dtype, i);
+        const double expected =
+            inside ? value_round(dtype,
+                                 expect_range(kind, dtype, before, value_get(from_host, dtype, i)))
+                   : before;
+        if (!same(value_get(got, dtype, i), expected)) {
+            ck_abort_msg("operation %d on %s: [%llu] is %a, expected %a", kind,
+                         adamd_dtype_name(dtype), (unsigned long long)i, value_get(got, dtype, i),
+                         expected);
+        }
+    }
+    adamd_backend_free(bench.backend, to);
+    adamd_backend_free(bench.backend, from);
     free(to_host);
     free(from_host);
     free(got);
+}
+
+static void check_ranges(enum range_kind kind, enum adamd_dtype dtype) {
+    static const uint64_t rows[][2] = {{0, 0}, {0, 1}, {1, 67}, {3, 4099}, {0, 131075}};
+
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        check_range(kind, dtype, rows[r][0], rows[r][1]);
+    }
+}
+
+START_TEST(operations_on_a_range_give_the_formulas_bits_and_touch_nothing_else)
+{
+    bench_open(&bench, _i);
+    for (int kind = 0; kind < RANGE_KINDS; kind++) {
+        for (unsigned dtype = 0; dtype < ADAMD_REAL_COUNT; dtype++) {
+            check_ranges((enum range_kind)kind, dtype);
+        }
+    }
+    bench_close(&bench);
 }
 END_TEST
 
@@ -156,7 +230,7 @@ START_TEST(operations_run_in_the_order_of_submission)
         memcpy((float *)adamd_buffer_host(a) + i, &one, sizeof one);
     }
     const struct adamd_op zero = fill_op(b, 0, COUNT * sizeof(float));
-    const struct adamd_op add = accumulate_op(b, a, 0, COUNT);
+    const struct adamd_op add = accumulate_op(b, a, 0, COUNT, ADAMD_FLOAT32);
     const struct adamd_op back = copy_op(a, 0, b, 0, COUNT * sizeof(float));
     bench_submit(&bench, &zero);
     bench_submit(&bench, &add); // b = 1
@@ -289,14 +363,14 @@ START_TEST(destroy_waits_for_what_is_in_flight)
                                 .step = {.param = arrays[0],
                                          .exp_avg = arrays[1],
                                          .exp_avg_sq = arrays[2],
-                                         .element_count = 100000,
+                                         .arena_bytes = 100000 * sizeof(float),
                                          .rules = &rule,
                                          .rule_count = 1,
                                          .sources = &source,
                                          .source_count = 1,
                                          .source_indices = indices,
                                          .source_index_count = 1,
-                                         .weight_sum = 1.0F,
+                                         .weight_sum = 1.0,
                                          .runs = &run,
                                          .run_count = 1,
                                          .ret_square_sum = &square_sum}};
@@ -346,7 +420,8 @@ int main(void) {
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, copies_move_the_range_and_nothing_else, 0, subjects);
     tcase_add_loop_test(tests, fills_zero_the_range_and_nothing_else, 0, subjects);
-    tcase_add_loop_test(tests, accumulate_adds_the_range_and_nothing_else, 0, subjects);
+    tcase_add_loop_test(tests, operations_on_a_range_give_the_formulas_bits_and_touch_nothing_else,
+                        0, subjects);
     tcase_add_loop_test(tests, operations_run_in_the_order_of_submission, 0, subjects);
     tcase_add_loop_test(tests, one_operation_past_the_limit_is_busy_and_harms_nothing, 0, subjects);
     tcase_add_loop_test(tests, each_completion_is_followed_by_a_notification, 0, subjects);

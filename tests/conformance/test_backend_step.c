@@ -1,5 +1,6 @@
-// Goal: a step gives the formulas' bits on every backend: each kind of update, each count around
-// a vector's, a block's and a unit's length, any layout of runs, any number of sources.
+// Goal: a step gives the formulas' bits on every backend: each dtype and rounding, each kind of
+// update, each count around a vector's, a block's and a unit's length, any layout of runs, any
+// number of sources.
 #include "scene.h"
 
 #include <check.h>
@@ -29,6 +30,24 @@ static struct adamd_options options_of_kind(int i) {
     return options;
 }
 
+// The dtypes and, of those that are rounded differently by them, PyTorch's implementations.
+static const struct flavour {
+    enum adamd_dtype dtype;
+    enum adamd_tristate foreach, fused;
+} flavours[] = {
+    {ADAMD_FLOAT32, ADAMD_NONE, ADAMD_NONE},  {ADAMD_FLOAT64, ADAMD_TRUE, ADAMD_NONE},
+    {ADAMD_FLOAT16, ADAMD_NONE, ADAMD_NONE},  {ADAMD_FLOAT16, ADAMD_TRUE, ADAMD_FALSE},
+    {ADAMD_FLOAT16, ADAMD_NONE, ADAMD_TRUE},  {ADAMD_BFLOAT16, ADAMD_FALSE, ADAMD_FALSE},
+    {ADAMD_BFLOAT16, ADAMD_TRUE, ADAMD_NONE}, {ADAMD_BFLOAT16, ADAMD_FALSE, ADAMD_TRUE},
+};
+enum { FLAVOURS = sizeof flavours / sizeof flavours[0] };
+
+static struct adamd_options flavoured(struct adamd_options options, size_t flavour) {
+    options.foreach = flavours[flavour].foreach;
+    options.fused = flavours[flavour].fused;
+    return options;
+}
+
 static void check_and_close(struct scene *scene, struct bench *bench) {
     scene_check(scene, bench);
     scene_finish(scene);
@@ -43,23 +62,24 @@ static void add_rule(struct scene *scene, struct adamd_options options, uint64_t
 START_TEST(every_kind_and_count_gives_the_formulas_bits)
 {
     static const uint64_t edges[] = {4095, 4096, 4097, 8191, 8192, 8193, 32767, 32768, 32769};
-    struct bench bench;
+    const size_t flavour = (size_t)_i;
 
     for (int kind = 0; kind < 24; kind++) {
         struct scene scene;
         scene_init(&scene);
-        add_rule(&scene, options_of_kind(kind), (uint64_t)kind + 1);
+        scene.dtype = flavours[flavour].dtype;
+        add_rule(&scene, flavoured(options_of_kind(kind), flavour), (uint64_t)kind + 1);
         for (uint64_t count = 0; count <= 67; count++) {
             scene_add_run(&scene, 0, count, 0, 1);
         }
         // A few of the long ones for each kind: all of them for all kinds is slow under sanitizers.
-        for (size_t e = 0; e < 3; e++) {
-            scene_add_run(&scene, 0, edges[((size_t)kind * 3 + e) % 9], 0, 1);
+        for (size_t e = 0; e < 2; e++) {
+            scene_add_run(&scene, 0, edges[((size_t)kind * 2 + e + flavour) % 9], 0, 1);
         }
         scene.publishes = kind % 2 == 1;
         scene_fill(&scene, ORDINARY, (uint32_t)kind);
-        bench_open(&bench, _i);
-        check_and_close(&scene, &bench);
+        scene_check_everywhere(&scene);
+        scene_finish(&scene);
     }
 }
 END_TEST
@@ -70,11 +90,13 @@ START_TEST(a_run_alone_of_any_length_gives_the_formulas_bits)
 
     bench_open(&bench, _i);
     for (uint64_t count = 0; count <= 67; count++) {
+        const size_t flavour = count % FLAVOURS;
         struct scene scene;
         scene_init(&scene);
-        add_rule(&scene, adamw, count + 1);
-        scene_add_run(&scene, count % 3 * 16, count, 0, 1);
-        scene_add_tail(&scene, count % 2 * 16);
+        scene.dtype = flavours[flavour].dtype;
+        add_rule(&scene, flavoured(adamw, flavour), count + 1);
+        scene_add_run(&scene, count % 3, count, 0, 1);
+        scene_add_tail(&scene, count % 2);
         scene.publishes = count % 2 == 1;
         scene_fill(&scene, ORDINARY, (uint32_t)count);
         scene_check(&scene, &bench);
@@ -84,66 +106,89 @@ START_TEST(a_run_alone_of_any_length_gives_the_formulas_bits)
 }
 END_TEST
 
+// Runs of all dtypes with one to five sources each.
+static void make_mixed_scene(struct scene *scene, enum values values, uint32_t seed) {
+    static const uint32_t sources[] = {1, 2, 5, 3, 4};
+
+    scene_init(scene);
+    for (size_t flavour = 0; flavour < FLAVOURS; flavour++) {
+        add_rule(scene, flavoured(options_of_kind(5), flavour), 3 + flavour);
+    }
+    for (uint32_t r = 0; r < 5 * FLAVOURS; r++) {
+        scene->dtype = flavours[r % FLAVOURS].dtype;
+        scene_add_run(scene, (uint64_t)(r % 2) * 2, 1 + 371 * (uint64_t)(r % 17), r % FLAVOURS,
+                      sources[r % 5]);
+    }
+    scene->publishes = true;
+    scene_fill(scene, values, seed);
+}
+
 START_TEST(one_two_and_five_sources_are_averaged_in_their_order)
 {
-    static const uint32_t sources[] = {1, 2, 5, 3, 4};
-    struct bench bench;
     struct scene scene;
 
-    scene_init(&scene);
-    add_rule(&scene, options_of_kind(5), 3);
-    for (uint32_t r = 0; r < 20; r++) {
-        scene_add_run(&scene, (uint64_t)(r % 2) * 32, 1 + 571 * (uint64_t)r, 0, sources[r % 5]);
-    }
-    scene.publishes = true;
-    scene_fill(&scene, ORDINARY, 7);
-    bench_open(&bench, _i);
-    check_and_close(&scene, &bench);
+    make_mixed_scene(&scene, ORDINARY, 7);
+    scene_check_everywhere(&scene);
+    scene_finish(&scene);
 }
 END_TEST
 
-START_TEST(odd_layouts_of_runs_and_gaps_give_the_formulas_bits)
+START_TEST(a_mean_alone_and_its_norms_are_those_of_a_step)
 {
     struct bench bench;
-    uint32_t state = 99;
 
     bench_open(&bench, _i);
-    for (uint32_t round = 0; round < 12; round++) {
+    for (int values = ORDINARY; values <= NONFINITE; values++) {
         struct scene scene;
-        scene_init(&scene);
-        for (int kind = 0; kind < 24; kind++) {
-            add_rule(&scene, options_of_kind(kind), (uint64_t)kind * 5 + round + 1);
-        }
-        const uint32_t runs = 1 + round * 10;
-        for (uint32_t r = 0; r < runs; r++) {
-            state = state * 1664525U + 1013904223U;
-            const uint64_t gap = (state >> 8) % 4 == 0 ? (uint64_t)((state >> 10) % 700) * 16 : 0;
-            const uint64_t count = (state >> 4) % 7 == 0 ? (state >> 12) % 9000 : state >> 25;
-            scene_add_run(&scene, gap, count, (state >> 16) % 24, 1 + (state >> 20) % 5);
-        }
-        scene_add_tail(&scene, (uint64_t)(round % 3) * 8192);
-        scene.publishes = round % 2 == 0;
-        scene_fill(&scene, ORDINARY, round);
-        scene_check(&scene, &bench);
+        make_mixed_scene(&scene, (enum values)values, 11);
+        scene_check_mean_and_norm(&scene, &bench);
         scene_finish(&scene);
     }
     bench_close(&bench);
 }
 END_TEST
 
+START_TEST(odd_layouts_of_runs_and_gaps_give_the_formulas_bits)
+{
+    const uint32_t round = (uint32_t)_i;
+    uint32_t state = 99 + round;
+    struct scene scene;
+
+    scene_init(&scene);
+    for (int kind = 0; kind < 24; kind++) {
+        add_rule(&scene, flavoured(options_of_kind(kind), (size_t)kind % FLAVOURS),
+                 (uint64_t)kind * 5 + round + 1);
+    }
+    const uint32_t runs = 1 + round * 10;
+    for (uint32_t r = 0; r < runs; r++) {
+        state = state * 1664525U + 1013904223U;
+        const uint64_t gap = (state >> 8) % 4 == 0 ? (state >> 10) % 700 : 0;
+        const uint64_t count = (state >> 4) % 7 == 0 ? (state >> 12) % 9000 : state >> 25;
+        scene.dtype = flavours[(state >> 16) % 24 % FLAVOURS].dtype;
+        scene_add_run(&scene, gap, count, (state >> 16) % 24, 1 + (state >> 20) % 5);
+    }
+    scene_add_tail(&scene, (uint64_t)(round % 3) * 512);
+    scene.publishes = round % 2 == 0;
+    scene_fill(&scene, ORDINARY, round);
+    scene_check_everywhere(&scene);
+    scene_finish(&scene);
+}
+END_TEST
+
 START_TEST(subnormals_and_zeros_are_kept)
 {
-    struct bench bench;
+    const size_t flavour = (size_t)_i;
 
     for (int kind = 0; kind < 24; kind++) {
         struct scene scene;
         scene_init(&scene);
-        add_rule(&scene, options_of_kind(kind), 2);
+        scene.dtype = flavours[flavour].dtype;
+        add_rule(&scene, flavoured(options_of_kind(kind), flavour), 2);
         scene.options[0].eps = kind % 2 == 0 ? 1e-8 : 0.0; // 0/0 is NaN, and must be
         scene_add_run(&scene, 0, 200, 0, 1 + (uint32_t)kind % 2);
         scene_fill(&scene, TINY, (uint32_t)kind);
-        bench_open(&bench, _i);
-        check_and_close(&scene, &bench);
+        scene_check_everywhere(&scene);
+        scene_finish(&scene);
     }
 }
 END_TEST
@@ -171,16 +216,17 @@ END_TEST
 
 START_TEST(nan_and_infinity_go_where_the_formulas_send_them)
 {
-    struct bench bench;
+    const size_t flavour = (size_t)_i;
 
     for (int kind = 0; kind < 24; kind++) {
         struct scene scene;
         scene_init(&scene);
-        add_rule(&scene, options_of_kind(kind), 1);
-        scene_add_run(&scene, 16, 1000, 0, 1 + (uint32_t)kind % 3);
+        scene.dtype = flavours[flavour].dtype;
+        add_rule(&scene, flavoured(options_of_kind(kind), flavour), 1);
+        scene_add_run(&scene, 1, 1000, 0, 1 + (uint32_t)kind % 3);
         scene_fill(&scene, NONFINITE, (uint32_t)kind);
-        bench_open(&bench, _i);
-        check_and_close(&scene, &bench);
+        scene_check_everywhere(&scene);
+        scene_finish(&scene);
     }
 }
 END_TEST
@@ -198,15 +244,17 @@ START_TEST(numbers_at_the_edge_give_the_formulas_bits)
     struct bench bench;
 
     bench_open(&bench, _i);
-    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+    for (size_t r = 0; r < FLAVOURS * (sizeof rows / sizeof rows[0]); r++) {
+        const size_t flavour = r % FLAVOURS;
         struct scene scene;
-        struct adamd_options options = adamw;
-        options.lr = rows[r].lr;
-        options.betas[0] = rows[r].beta1;
-        options.betas[1] = rows[r].beta2;
-        options.eps = rows[r].eps;
+        struct adamd_options options = flavoured(adamw, flavour);
+        options.lr = rows[r / FLAVOURS].lr;
+        options.betas[0] = rows[r / FLAVOURS].beta1;
+        options.betas[1] = rows[r / FLAVOURS].beta2;
+        options.eps = rows[r / FLAVOURS].eps;
         scene_init(&scene);
-        add_rule(&scene, options, rows[r].t);
+        scene.dtype = flavours[flavour].dtype;
+        add_rule(&scene, options, rows[r / FLAVOURS].t);
         scene_add_run(&scene, 0, 500, 0, 1);
         scene_fill(&scene, ORDINARY, (uint32_t)r);
         scene_check(&scene, &bench);
@@ -223,14 +271,15 @@ int main(void) {
 
     subject_print_all();
     tcase_set_timeout(tests, 200);
-    tcase_add_loop_test(tests, every_kind_and_count_gives_the_formulas_bits, 0, subjects);
+    tcase_add_loop_test(tests, every_kind_and_count_gives_the_formulas_bits, 0, FLAVOURS);
     tcase_add_loop_test(tests, a_run_alone_of_any_length_gives_the_formulas_bits, 0, subjects);
-    tcase_add_loop_test(tests, one_two_and_five_sources_are_averaged_in_their_order, 0, subjects);
-    tcase_add_loop_test(tests, odd_layouts_of_runs_and_gaps_give_the_formulas_bits, 0, subjects);
-    tcase_add_loop_test(tests, subnormals_and_zeros_are_kept, 0, subjects);
+    tcase_add_test(tests, one_two_and_five_sources_are_averaged_in_their_order);
+    tcase_add_loop_test(tests, a_mean_alone_and_its_norms_are_those_of_a_step, 0, subjects);
+    tcase_add_loop_test(tests, odd_layouts_of_runs_and_gaps_give_the_formulas_bits, 0, 12);
+    tcase_add_loop_test(tests, subnormals_and_zeros_are_kept, 0, FLAVOURS);
     tcase_add_loop_test(tests, flushed_subnormals_of_the_creating_thread_do_not_spread, 0,
                         subjects);
-    tcase_add_loop_test(tests, nan_and_infinity_go_where_the_formulas_send_them, 0, subjects);
+    tcase_add_loop_test(tests, nan_and_infinity_go_where_the_formulas_send_them, 0, FLAVOURS);
     tcase_add_loop_test(tests, numbers_at_the_edge_give_the_formulas_bits, 0, subjects);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

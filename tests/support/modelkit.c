@@ -214,8 +214,7 @@ void kit_params(struct kit *kit, uint32_t tensor, float *ret_values) {
     ck_assert_int_eq(end.count, 1);
     ck_assert_int_eq(end.status, ADAMD_OK);
     published = end.what;
-    memcpy(ret_values, published->host + entry->offset * sizeof(float),
-           (size_t)entry->count * sizeof(float));
+    memcpy(ret_values, published->host + entry->offset, (size_t)adamd_tensor_bytes(entry));
     adamd_published_release(kit->model, published);
 }
 

@@ -1,4 +1,5 @@
-// Plain loops: slow, obvious, and the same bits as every backend.
+// Plain loops: slow, obvious, and the same bits as every backend. Values pass as doubles, which
+// hold those of every dtype.
 #include "plain_ops.h"
 
 #include "adamd/backend_impl.h"
@@ -7,67 +8,204 @@
 
 #include <string.h>
 
+static unsigned char *address(const struct adamd_buffer *buffer, uint64_t offset,
+                              enum adamd_dtype dtype, uint64_t i) {
+    return (unsigned char *)buffer->host + offset + i * adamd_dtype_size(dtype);
+}
+
+static double get(const struct adamd_buffer *buffer, uint64_t offset, enum adamd_dtype dtype,
+                  uint64_t i) {
+    const unsigned char *at = address(buffer, offset, dtype, i);
+    uint16_t half;
+    float single;
+    double wide;
+
+    switch (dtype) {
+    case ADAMD_FLOAT64:
+        memcpy(&wide, at, sizeof wide);
+        return wide;
+    case ADAMD_FLOAT32:
+        memcpy(&single, at, sizeof single);
+        return (double)single;
+    default:
+        memcpy(&half, at, sizeof half);
+        return (double)(dtype == ADAMD_FLOAT16 ? adamd_f32_of_f16(half) : adamd_f32_of_bf16(half));
+    }
+}
+
+static void set(struct adamd_buffer *buffer, uint64_t offset, enum adamd_dtype dtype, uint64_t i,
+                double value) {
+    unsigned char *at = address(buffer, offset, dtype, i);
+    const float single = (float)value;
+    uint16_t half;
+
+    switch (dtype) {
+    case ADAMD_FLOAT64:
+        memcpy(at, &value, sizeof value);
+        return;
+    case ADAMD_FLOAT32:
+        memcpy(at, &single, sizeof single);
+        return;
+    default:
+        half = dtype == ADAMD_FLOAT16 ? adamd_f16_of_f32(single) : adamd_bf16_of_f32(single);
+        memcpy(at, &half, sizeof half);
+    }
+}
+
+// What `value` is once it was stored.
+static double rounded(enum adamd_dtype dtype, double value) {
+    return dtype == ADAMD_FLOAT64 ? value : (double)adamd_round_f32(dtype, (float)value);
+}
+
+static double multiply_add(enum adamd_dtype dtype, double a, double b, double c) {
+    return dtype == ADAMD_FLOAT64 ? fma(a, b, c) : (double)fmaf((float)a, (float)b, (float)c);
+}
+
+// To the computing type.
+static double narrow(enum adamd_dtype dtype, double value) {
+    return dtype == ADAMD_FLOAT64 ? value : (double)(float)value;
+}
+
 // The mean over the sources as backend.h defines it.
-static float mean_at(const struct adamd_step *step, const struct adamd_run *run, uint64_t i) {
-    const uint32_t *indices = &step->source_indices[run->sources_first];
-    const struct adamd_source *first = &step->sources[indices[0]];
-    float sum = ((const float *)first->gradient->host)[i];
+static double mean_at(const struct adamd_mean *mean, const struct adamd_run *run, uint64_t i) {
+    const uint32_t *indices = &mean->source_indices[run->sources_first];
+    const struct adamd_source *first = &mean->sources[indices[0]];
+    const enum adamd_dtype dtype = run->dtype;
+    double sum = get(first->gradient, run->offset, dtype, i);
 
     if (run->sources_count == 1) {
         return sum;
     }
-    sum = first->weight * sum;
+    sum = narrow(dtype, narrow(dtype, first->weight) * sum);
     for (uint32_t k = 1; k < run->sources_count; k++) {
-        const struct adamd_source *source = &step->sources[indices[k]];
-        sum = fmaf(source->weight, ((const float *)source->gradient->host)[i], sum);
+        const struct adamd_source *source = &mean->sources[indices[k]];
+        sum = multiply_add(dtype, narrow(dtype, source->weight),
+                           get(source->gradient, run->offset, dtype, i), sum);
     }
-    return sum / step->weight_sum;
+    return rounded(dtype, narrow(dtype, sum / narrow(dtype, mean->weight_sum)));
 }
 
-static double run_block(const struct adamd_step *step, const struct adamd_run *run, uint64_t begin,
-                        uint64_t end) {
+static void update_narrow(const struct adamd_rule *rule, enum adamd_dtype dtype, double grad,
+                          double state[4]) {
+    float narrowed[4];
+
+    for (int k = 0; k < 4; k++) {
+        narrowed[k] = (float)state[k];
+    }
+    adamd_update_f32(adamd_kind_of(rule, dtype), adamd_rule_to_f32(rule, dtype), (float)grad,
+                     &narrowed[0], &narrowed[1], &narrowed[2], &narrowed[3]);
+    for (int k = 0; k < 4; k++) {
+        state[k] = (double)narrowed[k];
+    }
+}
+
+static void update_at(const struct adamd_step *step, const struct adamd_run *run, uint64_t i,
+                      double grad) {
+    struct adamd_buffer *const arrays[4] = {step->param, step->exp_avg, step->exp_avg_sq,
+                                            step->max_exp_avg_sq};
     const struct adamd_rule *rule = &step->rules[run->rule];
-    const struct adamd_kind kind = adamd_kind_of(rule);
-    const struct adamd_rule_f32 numbers = adamd_rule_to_f32(rule);
+    const int count = rule->amsgrad ? 4 : 3;
+    double state[4] = {0};
+
+    for (int k = 0; k < count; k++) {
+        state[k] = get(arrays[k], run->offset, run->dtype, i);
+    }
+    if (run->dtype == ADAMD_FLOAT64) {
+        adamd_update_f64(adamd_kind_of(rule, run->dtype), adamd_rule_to_f64(rule, run->dtype), grad,
+                         &state[0], &state[1], &state[2], &state[3]);
+    } else {
+        update_narrow(rule, run->dtype, grad, state);
+    }
+    for (int k = 0; k < count; k++) {
+        set(arrays[k], run->offset, run->dtype, i, state[k]);
+    }
+}
+
+// Elements [begin, end) of a run, a block: their sum of squares.
+static double step_block(const struct adamd_step *step, const struct adamd_mean *mean,
+                         const struct adamd_run *run, uint64_t begin, uint64_t end) {
     double lanes[ADAMD_LANES] = {0};
 
     for (uint64_t i = begin; i < end; i++) {
-        const float g = mean_at(step, run, i);
-        float unused = 0.0F;
-        float *max = kind.amsgrad ? (float *)step->max_exp_avg_sq->host + i : &unused;
-        adamd_update_f32(kind, numbers, g, (float *)step->param->host + i,
-                         (float *)step->exp_avg->host + i, (float *)step->exp_avg_sq->host + i,
-                         max);
-        lanes[(i - begin) % ADAMD_LANES] += (double)g * (double)g;
+        const double g = mean_at(mean, run, i);
+        const double square = g * g;
+        update_at(step, run, i, g);
+        lanes[(i - begin) % ADAMD_LANES] += square;
     }
     return adamd_fold_lanes(lanes);
 }
 
+static uint64_t block_end(const struct adamd_run *run, uint64_t begin) {
+    return run->count - begin < ADAMD_BLOCK_ELEMENTS ? run->count : begin + ADAMD_BLOCK_ELEMENTS;
+}
+
 static void run_step(const struct adamd_step *step) {
+    const struct adamd_mean mean = adamd_step_mean(step);
     double sum = 0.0;
 
     for (uint32_t r = 0; r < step->run_count; r++) {
         const struct adamd_run *run = &step->runs[r];
-        const uint64_t run_end = run->offset + run->count;
-        for (uint64_t i = run->offset; i < run_end; i += ADAMD_BLOCK_ELEMENTS) {
-            const uint64_t end =
-                run_end - i < ADAMD_BLOCK_ELEMENTS ? run_end : i + ADAMD_BLOCK_ELEMENTS;
-            sum += run_block(step, run, i, end);
+        for (uint64_t begin = 0; begin < run->count; begin += ADAMD_BLOCK_ELEMENTS) {
+            sum += step_block(step, &mean, run, begin, block_end(run, begin));
         }
     }
     if (step->publish != NULL) {
-        memcpy(step->publish->host, step->param->host, step->element_count * sizeof(float));
+        memcpy(step->publish->host, step->param->host, step->arena_bytes);
     }
     *step->ret_square_sum = sum;
 }
 
-static void run_accumulate(const struct adamd_accumulate *accumulate) {
-    float *to = (float *)accumulate->to->host + accumulate->offset;
-    const float *from = (const float *)accumulate->from->host + accumulate->offset;
-
-    for (uint64_t i = 0; i < accumulate->count; i++) {
-        to[i] = to[i] + from[i];
+static void run_accumulate(const struct adamd_accumulate *op) {
+    for (uint64_t i = 0; i < op->count; i++) {
+        set(op->to, op->offset, op->dtype, i,
+            get(op->to, op->offset, op->dtype, i) + get(op->from, op->offset, op->dtype, i));
     }
+}
+
+static void run_scale(const struct adamd_scale *op) {
+    const double factor = narrow(op->dtype, op->factor);
+
+    for (uint64_t i = 0; i < op->count; i++) {
+        const double x = get(op->to, op->offset, op->dtype, i);
+        set(op->to, op->offset, op->dtype, i, op->divides ? x / factor : x * factor);
+    }
+}
+
+static void run_clamp(const struct adamd_clamp *op) {
+    const double limit = rounded(op->dtype, op->limit);
+
+    for (uint64_t i = 0; i < op->count; i++) {
+        const double x = get(op->to, op->offset, op->dtype, i);
+        const double below = x > limit ? limit : x;
+        set(op->to, op->offset, op->dtype, i, below < -limit ? -limit : below);
+    }
+}
+
+static void run_mean(const struct adamd_mean *op) {
+    for (uint32_t r = 0; r < op->run_count; r++) {
+        const struct adamd_run *run = &op->runs[r];
+        for (uint64_t i = 0; i < run->count; i++) {
+            set(op->to, run->offset, run->dtype, i, mean_at(op, run, i));
+        }
+    }
+}
+
+static struct adamd_norm_part norm_of(const struct adamd_buffer *from,
+                                      const struct adamd_run *run) {
+    struct adamd_norm_part part = {0};
+
+    for (uint64_t begin = 0; begin < run->count; begin += ADAMD_BLOCK_ELEMENTS) {
+        double lanes[ADAMD_LANES] = {0};
+        for (uint64_t i = begin; i < block_end(run, begin); i++) {
+            const double x = get(from, run->offset, run->dtype, i);
+            const double square = x * x;
+            lanes[(i - begin) % ADAMD_LANES] += square;
+            part.max_abs = fabs(x) > part.max_abs ? fabs(x) : part.max_abs;
+            part.nonfinite += isfinite(x) ? 0 : 1;
+        }
+        part.square_sum += adamd_fold_lanes(lanes);
+    }
+    return part;
 }
 
 void plain_run(const struct adamd_op *op) {
@@ -84,6 +222,20 @@ void plain_run(const struct adamd_op *op) {
         return;
     case ADAMD_OP_ACCUMULATE:
         run_accumulate(&op->accumulate);
+        return;
+    case ADAMD_OP_SCALE:
+        run_scale(&op->scale);
+        return;
+    case ADAMD_OP_CLAMP:
+        run_clamp(&op->clamp);
+        return;
+    case ADAMD_OP_MEAN:
+        run_mean(&op->mean);
+        return;
+    case ADAMD_OP_NORM:
+        for (uint32_t r = 0; r < op->norm.run_count; r++) {
+            op->norm.ret_parts[r] = norm_of(op->norm.from, &op->norm.runs[r]);
+        }
         return;
     }
 }

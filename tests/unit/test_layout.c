@@ -20,7 +20,7 @@ START_TEST(tensors_lie_at_64_byte_boundaries_and_without_padding_on_the_wire)
         {.key = "last", .rank = 1, .shape = {17}},
     };
     static const uint64_t counts[] = {21, 1, 0, 16, 17};
-    static const uint64_t offsets[] = {0, 32, 48, 48, 64};
+    static const uint64_t offsets[] = {0, 128, 192, 192, 256};
     static const uint64_t wire[] = {0, 84, 88, 88, 152};
     struct adamd_layout layout;
 
@@ -32,10 +32,111 @@ START_TEST(tensors_lie_at_64_byte_boundaries_and_without_padding_on_the_wire)
         ck_assert_uint_eq(layout.tensors[i].wire_offset, wire[i]);
     }
     ck_assert_uint_eq(layout.parameter_count, 55);
-    ck_assert_uint_eq(layout.element_count, 96);
+    ck_assert_uint_eq(layout.arena_bytes, 384);
     ck_assert_uint_eq(layout.wire_bytes, 220);
     adamd_layout_finish(&layout);
     adamd_layout_finish(&layout);
+}
+END_TEST
+
+START_TEST(tensors_of_one_dtype_lie_side_by_side)
+{
+    const struct adamd_tensor_spec specs[] = {
+        {.key = "a", .dtype = ADAMD_FLOAT64, .rank = 1, .shape = {9}},    // 72 bytes
+        {.key = "b", .dtype = ADAMD_BFLOAT16, .rank = 1, .shape = {3}},   // 6
+        {.key = "c", .dtype = ADAMD_FLOAT32, .rank = 1, .shape = {17}},   // 68
+        {.key = "d", .dtype = ADAMD_COMPLEX128, .rank = 1, .shape = {2}}, // 32
+        {.key = "e", .dtype = ADAMD_COMPLEX64},                           // 8
+        {.key = "f", .dtype = ADAMD_FLOAT16, .rank = 1, .shape = {33}},   // 66
+        {.key = "g", .dtype = ADAMD_BFLOAT16, .rank = 1, .shape = {0}},   // 0
+    };
+    static const uint64_t offsets[] = {384, 320, 0, 512, 128, 192, 384};
+    static const uint64_t wire[] = {0, 72, 78, 146, 178, 186, 252};
+    static const uint64_t reals[] = {9, 3, 17, 4, 2, 33, 0};
+    static const uint32_t order[] = {2, 4, 5, 1, 6, 0, 3};
+    struct adamd_layout layout;
+
+    ck_assert_int_eq(adamd_layout_init(&layout, specs, 7, NULL), ADAMD_OK);
+    for (uint32_t i = 0; i < 7; i++) {
+        ck_assert_uint_eq(layout.tensors[i].offset, offsets[i]);
+        ck_assert_uint_eq(layout.tensors[i].wire_offset, wire[i]);
+        ck_assert_uint_eq(adamd_tensor_reals(&layout.tensors[i]), reals[i]);
+        ck_assert_uint_eq(layout.by_offset[i], order[i]);
+    }
+    ck_assert_uint_eq(layout.parameter_count, 65);
+    ck_assert_uint_eq(layout.wire_bytes, 252);
+    ck_assert_uint_eq(layout.arena_bytes, 576);
+    adamd_layout_finish(&layout);
+}
+END_TEST
+
+START_TEST(tensors_that_are_added_lie_behind_those_that_were_there)
+{
+    const struct adamd_tensor_spec first[] = {
+        {.key = "m", .dtype = ADAMD_FLOAT32, .rank = 1, .shape = {1}},
+        {.key = "z", .dtype = ADAMD_FLOAT64, .rank = 1, .shape = {1}},
+    };
+    const struct adamd_tensor_spec more[] = {
+        {.key = "b", .dtype = ADAMD_FLOAT64, .rank = 1, .shape = {8}},
+        {.key = "a", .dtype = ADAMD_FLOAT32, .rank = 1, .shape = {20}},
+    };
+    static const uint64_t offsets[] = {0, 64, 256, 128};
+    static const uint64_t wire[] = {0, 4, 12, 76};
+    static const uint32_t order[] = {0, 1, 3, 2};
+    const struct adamd_tensor_spec all[] = {first[0], first[1], more[0], more[1]};
+    struct adamd_layout before;
+    struct adamd_layout layout;
+    struct adamd_layout whole;
+
+    ck_assert_int_eq(adamd_layout_init(&before, first, 2, NULL), ADAMD_OK);
+    ck_assert_int_eq(adamd_layout_extend(&before, more, 2, &layout, NULL), ADAMD_OK);
+    ck_assert_uint_eq(before.tensor_count, 2);
+    adamd_layout_finish(&before);
+    ck_assert_uint_eq(layout.tensor_count, 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        ck_assert_uint_eq(layout.tensors[i].offset, offsets[i]);
+        ck_assert_uint_eq(layout.tensors[i].wire_offset, wire[i]);
+        ck_assert_uint_eq(layout.by_offset[i], order[i]);
+        ck_assert_int_eq(adamd_layout_find(&layout, all[i].key, 1), i);
+    }
+    ck_assert_uint_eq(layout.arena_bytes, 320);
+    // The digest is of the table: where tensors lie does not matter.
+    ck_assert_int_eq(adamd_layout_init(&whole, all, 4, NULL), ADAMD_OK);
+    ck_assert_mem_eq(whole.digest, layout.digest, sizeof whole.digest);
+    adamd_layout_finish(&whole);
+    adamd_layout_finish(&layout);
+}
+END_TEST
+
+static const struct {
+    struct adamd_tensor_spec spec;
+    const char *field;
+} additions[] = {
+    {{.key = "w"}, "tensors[1].key"},
+    {{.key = "w.exp_avg"}, "tensors[1].key"},
+    {{.key = "u"}, "tensors[1].key"}, // "u.step" was there before
+    {{.key = ""}, "tensors[1].key"},
+    {{.key = "x", .rank = 9}, "tensors[1].shape"},
+    {{.key = "x", .rank = 1, .shape = {UINT64_C(1) << 49}}, "tensors[1].shape"},
+};
+
+START_TEST(a_bad_addition_is_named_by_its_own_index_and_changes_nothing)
+{
+    const struct adamd_tensor_spec first[] = {{.key = "w"}, {.key = "u.step"}, {.key = "v"}};
+    const struct adamd_tensor_spec more[] = {{.key = "good"}, additions[_i].spec};
+    struct adamd_layout before;
+    struct adamd_layout layout;
+    struct adamd_fault fault = {0};
+
+    ck_assert_int_eq(adamd_layout_init(&before, first, 3, NULL), ADAMD_OK);
+    ck_assert_int_ne(adamd_layout_extend(&before, more, 2, &layout, &fault), ADAMD_OK);
+    ck_assert_str_eq(fault.field, additions[_i].field);
+    ck_assert_ptr_null(layout.tensors);
+    ck_assert_int_eq(adamd_layout_extend(&before, more, 0, &layout, &fault), ADAMD_BAD_FIELD);
+    ck_assert_int_eq(adamd_layout_extend(&before, more, ADAMD_TENSORS_MAX - 2, &layout, &fault),
+                     ADAMD_TOO_LARGE);
+    ck_assert_uint_eq(before.tensor_count, 3);
+    adamd_layout_finish(&before);
 }
 END_TEST
 
@@ -157,8 +258,10 @@ static const struct {
     enum adamd_status status;
     const char *field;
 } tables[] = {
-    {{.key = "w", .dtype = ADAMD_FLOAT64}, ADAMD_UNSUPPORTED, "tensors[0].dtype"},
-    {{.key = "w", .dtype = ADAMD_BFLOAT16}, ADAMD_UNSUPPORTED, "tensors[0].dtype"},
+    {{.key = "w", .dtype = ADAMD_DTYPE_COUNT}, ADAMD_BAD_FIELD, "tensors[0].dtype"},
+    {{.key = "w", .dtype = ADAMD_FLOAT64, .rank = 1, .shape = {(UINT64_C(1) << 47) + 1}},
+     ADAMD_TOO_LARGE,
+     "tensors[0].shape"},
     {{.key = "w", .rank = 9}, ADAMD_TOO_LARGE, "tensors[0].shape"},
     {{.key = "w", .rank = UINT32_MAX}, ADAMD_TOO_LARGE, "tensors[0].shape"},
     {{.key = "w", .rank = 1, .shape = {UINT64_MAX}}, ADAMD_TOO_LARGE, "tensors[0].shape"},
@@ -220,6 +323,7 @@ START_TEST(the_digest_tells_layouts_apart)
         {{.key = "ab", .rank = 1, .shape = {3}}, {.key = "c"}},
         {{.key = "ab", .rank = 2, .shape = {2, 1}}, {.key = "c"}},
         {{.key = "c"}, {.key = "ab", .rank = 1, .shape = {2}}},
+        {{.key = "ab", .dtype = ADAMD_FLOAT16, .rank = 1, .shape = {2}}, {.key = "c"}},
     };
     enum { COUNT = sizeof rows / sizeof rows[0] };
     uint64_t digests[COUNT][2];
@@ -245,6 +349,10 @@ int main(void) {
     TCase *tests = tcase_create("all");
 
     tcase_add_test(tests, tensors_lie_at_64_byte_boundaries_and_without_padding_on_the_wire);
+    tcase_add_test(tests, tensors_of_one_dtype_lie_side_by_side);
+    tcase_add_test(tests, tensors_that_are_added_lie_behind_those_that_were_there);
+    tcase_add_loop_test(tests, a_bad_addition_is_named_by_its_own_index_and_changes_nothing, 0,
+                        sizeof additions / sizeof additions[0]);
     tcase_add_test(tests, every_key_is_found_and_no_other);
     tcase_add_loop_test(tests, a_key_is_utf8_without_control_characters, 0,
                         sizeof keys / sizeof keys[0]);

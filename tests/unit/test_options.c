@@ -192,8 +192,8 @@ START_TEST(a_rule_holds_the_for_loops_doubles)
     ck_assert_double_eq(first.lerp_weight, 0.09999999999999998);
     ck_assert_double_eq(first.one_minus_beta2, 0.0010000000000000009);
     ck_assert_double_eq(first.keep, 0.999);
-    ck_assert_double_eq(first.step_size, 0.10000000000000002);
-    ck_assert_double_eq_tol(third.step_size, 0.03690036900369005, 1e-17);
+    ck_assert_double_eq(-first.minus_step_size, 0.10000000000000002);
+    ck_assert_double_eq_tol(-third.minus_step_size, 0.03690036900369005, 1e-17);
     ck_assert_double_eq_tol(third.root_correction, 0.05474487190596028, 1e-17);
     ck_assert_int_eq(first.decay, ADAMD_DECAY_DECOUPLED);
     ck_assert(first.amsgrad && !first.maximize);

@@ -51,7 +51,7 @@ static void refill(struct adamd_restore *restore, const struct adamd_capture *fr
 
     for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
         for (uint32_t i = layout->tensor_count; i-- > 0 && from->arrays[array] != NULL;) {
-            const unsigned char *bytes = from->arrays[array] + layout->tensors[i].offset * 4;
+            const unsigned char *bytes = from->arrays[array] + layout->tensors[i].offset;
             const size_t size = (size_t)layout->tensors[i].count * 4;
             for (size_t at = 0; at < size; at += 7) {
                 ck_assert_int_eq(adamd_restore_write(restore, (enum adamd_array)array, i,

@@ -33,13 +33,17 @@ static struct adamd_fault fault;
 static struct codec_arena arena;
 static float *arrays[ADAMD_ARRAY_COUNT];
 
+static float *place(float *array, const struct adamd_tensor *tensor) {
+    return array + tensor->offset / sizeof(float);
+}
+
 static void set_up(void) {
     memset(&fault, 0, sizeof fault);
     ck_assert_int_eq(adamd_layout_init(&layout, specs, TENSORS, &fault), ADAMD_OK);
     for (int i = 0; i < ADAMD_ARRAY_COUNT; i++) {
-        arrays[i] = malloc(layout.element_count * sizeof(float));
+        arrays[i] = malloc(layout.arena_bytes);
         ck_assert_ptr_nonnull(arrays[i]);
-        for (uint64_t k = 0; k < layout.element_count; k++) {
+        for (uint64_t k = 0; k < layout.arena_bytes / sizeof(float); k++) {
             arrays[i][k] = (float)(i * 1000) + (float)k;
         }
     }
@@ -118,7 +122,7 @@ START_TEST(parameters_file_holds_every_tensor)
         ck_assert_ptr_nonnull(entry);
         ck_assert_uint_eq(entry->end - entry->begin, tensor->count * 4);
         ck_assert(tensor->count == 0 ||
-                  memcmp(data + entry->begin, arrays[0] + tensor->offset, tensor->count * 4) == 0);
+                  memcmp(data + entry->begin, place(arrays[0], tensor), tensor->count * 4) == 0);
     }
     adamd_safetensors_finish(&header);
     free(bytes);
@@ -142,7 +146,7 @@ START_TEST(raw_file_is_the_wire_order_behind_its_head)
     for (int i = 0; i < TENSORS; i++) {
         const struct adamd_tensor *tensor = &layout.tensors[i];
         ck_assert(tensor->count == 0 || memcmp(bytes + 3 + tensor->wire_offset,
-                                               arrays[0] + tensor->offset, tensor->count * 4) == 0);
+                                               place(arrays[0], tensor), tensor->count * 4) == 0);
     }
     free(bytes);
     codec_file_finish(&file);
@@ -233,7 +237,7 @@ static unsigned char *copy_back(const struct codec_state *state, size_t entry, u
     if (target.array == CODEC_TARGET_STEP) {
         return (unsigned char *)&back_steps[target.tensor] + filled;
     }
-    return (unsigned char *)(back[target.array] + layout.tensors[target.tensor].offset) + filled;
+    return (unsigned char *)place(back[target.array], &layout.tensors[target.tensor]) + filled;
 }
 
 // The file in pieces of `step` bytes, through the upload and the map, into arrays of its own.
@@ -250,7 +254,7 @@ START_TEST(state_file_in_pieces_comes_back_to_its_places)
     size_t at = 0;
 
     for (int i = 0; i < ADAMD_ARRAY_COUNT; i++) {
-        back[i] = calloc(layout.element_count, sizeof(float));
+        back[i] = calloc(1, layout.arena_bytes);
     }
     while (!upload.ready) {
         const size_t given = size - at < step ? size - at : step;
@@ -292,9 +296,8 @@ START_TEST(state_file_in_pieces_comes_back_to_its_places)
     for (int i = 0; i < ADAMD_ARRAY_COUNT; i++) {
         for (int k = 0; k < TENSORS; k++) {
             const struct adamd_tensor *tensor = &layout.tensors[k];
-            ck_assert(tensor->count == 0 ||
-                      memcmp(back[i] + tensor->offset, arrays[i] + tensor->offset,
-                             tensor->count * 4) == 0);
+            ck_assert(tensor->count == 0 || memcmp(place(back[i], tensor), place(arrays[i], tensor),
+                                                   tensor->count * 4) == 0);
         }
         free(back[i]);
     }

@@ -13,6 +13,7 @@
 #ifndef ADAMD_BACKEND_H
 #define ADAMD_BACKEND_H
 
+#include "adamd/dtype.h"
 #include "adamd/options.h"
 #include "adamd/status.h"
 
@@ -60,38 +61,45 @@ size_t adamd_buffer_bytes(const struct adamd_buffer *buffer);
 /** Bytes allocated now, of both kinds. */
 size_t adamd_backend_resident(const struct adamd_backend *backend);
 
-/** One worker's gradient in a step: laid out as the arena. */
+/**
+ * One worker's gradient, laid out as the arena. It reaches at least as far as the runs that use it:
+ * an arena may have grown since it was received.
+ */
 struct adamd_source {
     struct adamd_buffer *gradient;
-    float weight; // ignored when it is the only source of a run
+    double weight; // ignored when it is the only source of a run
 };
 
 /**
- * A range of elements that one rule updates from one set of sources. The gradient of an element is,
- * with one source, its value; with more, the weighted mean
+ * A range of reals of one dtype that one rule updates from one set of sources. The gradient of an
+ * element is, with one source, its value; with more, the weighted mean
  *     (fma(w_k, g_k, ... fma(w_1, g_1, w_0 * g_0))) / weight_sum
- * in the order given, in float32. Runs ascend and do not overlap; offsets are multiples of 16.
+ * in the order given, in the computing type (double for float64, else float), to which weights and
+ * their sum are rounded; the result is rounded once to the dtype. Runs ascend and do not overlap.
+ * A run may reach over the padding between tensors where that holds zeros in all of its sources.
  */
 struct adamd_run {
-    uint64_t offset, count; // elements
-    uint32_t rule;          // index into rules
-    uint32_t sources_first; // index into source_indices
+    uint64_t offset;        // bytes, a multiple of ADAMD_ALIGN_BYTES
+    uint64_t count;         // reals
+    enum adamd_dtype dtype; // a real one
+    uint32_t rule;          // index into rules; of a step only
+    uint32_t sources_first; // index into source_indices; of a step and of a mean
     uint32_t sources_count; // at least 1
 };
 
 struct adamd_step {
     struct adamd_buffer *param, *exp_avg, *exp_avg_sq;
     struct adamd_buffer *max_exp_avg_sq; // NULL if no rule says amsgrad
-    struct adamd_buffer *publish;        // staging; the new parameters of ALL elements of the arena
-                                         // [0, element_count) are written here too; NULL: not
-    uint64_t element_count;              // of the arena
+    struct adamd_buffer *publish;        // staging; the new parameters of ALL of the arena
+                                         // [0, arena_bytes) are written here too; NULL: not
+    uint64_t arena_bytes;
     const struct adamd_rule *rules;
     uint32_t rule_count;
     const struct adamd_source *sources;
     uint32_t source_count;
     const uint32_t *source_indices;
     uint32_t source_index_count;
-    float weight_sum;
+    double weight_sum;
     const struct adamd_run *runs;
     uint32_t run_count;
     // The sum of the squares of the (mean) gradient in double, folded in an order that depends on
@@ -110,13 +118,69 @@ struct adamd_fill {
     uint64_t offset, bytes; // zeros
 };
 
-/** to[i] = to[i] + from[i] over a range of float32 elements: what PyTorch's backward() does. */
+/** to[i] = to[i] + from[i], rounded to the dtype: what PyTorch's backward() does. */
 struct adamd_accumulate {
     struct adamd_buffer *to, *from;
-    uint64_t offset, count; // elements
+    uint64_t offset; // bytes, in both; a multiple of ADAMD_ALIGN_BYTES
+    uint64_t count;  // reals
+    enum adamd_dtype dtype;
 };
 
-enum adamd_op_kind { ADAMD_OP_STEP, ADAMD_OP_COPY, ADAMD_OP_FILL, ADAMD_OP_ACCUMULATE };
+/** to[i] = to[i] * factor, or to[i] / factor, in the computing type, rounded once to the dtype. */
+struct adamd_scale {
+    struct adamd_buffer *to;
+    uint64_t offset, count; // as above
+    enum adamd_dtype dtype;
+    double factor; // rounded to the computing type
+    bool divides;
+};
+
+/** to[i] = min(max(to[i], -limit), limit), as torch.clamp: NaN stays. */
+struct adamd_clamp {
+    struct adamd_buffer *to;
+    uint64_t offset, count; // as above
+    enum adamd_dtype dtype;
+    double limit; // at least 0; rounded to the dtype
+};
+
+/** Writes the gradients of `runs`, as a step would form them, to their places in `to`, which is
+ *  none of the sources. */
+struct adamd_mean {
+    struct adamd_buffer *to;
+    const struct adamd_source *sources;
+    uint32_t source_count;
+    const uint32_t *source_indices;
+    uint32_t source_index_count;
+    double weight_sum;
+    const struct adamd_run *runs;
+    uint32_t run_count; // at least 1
+};
+
+/** What a range of reals holds. */
+struct adamd_norm_part {
+    double square_sum;  // in double, in the order of square_sum.h; NaN or infinite with the values
+    double max_abs;     // the largest absolute value; NaN are left out, 0 where there is none
+    uint64_t nonfinite; // how many are NaN or infinite
+};
+
+/** Of the values in `from`, for each run. Written before the operation is counted as completed. */
+struct adamd_norm {
+    struct adamd_buffer *from;
+    const struct adamd_run *runs;
+    uint32_t run_count;                // at least 1
+    struct adamd_norm_part *ret_parts; // run_count of them
+};
+
+enum adamd_op_kind {
+    ADAMD_OP_STEP,
+    ADAMD_OP_COPY,
+    ADAMD_OP_FILL,
+    ADAMD_OP_ACCUMULATE,
+    ADAMD_OP_SCALE,
+    ADAMD_OP_CLAMP,
+    ADAMD_OP_MEAN,
+    ADAMD_OP_NORM,
+};
 
 struct adamd_op {
     enum adamd_op_kind kind;
@@ -125,6 +189,10 @@ struct adamd_op {
         struct adamd_copy copy;
         struct adamd_fill fill;
         struct adamd_accumulate accumulate;
+        struct adamd_scale scale;
+        struct adamd_clamp clamp;
+        struct adamd_mean mean;
+        struct adamd_norm norm;
     };
 };
 

@@ -6,7 +6,7 @@
 
 /**
  * All entries are required. Arguments were checked by backend.c: buffers are this backend's, ranges
- * lie inside them, a step has at least one run.
+ * lie inside them, what has runs has at least one.
  */
 struct adamd_backend_ops {
     const char *name;
@@ -43,6 +43,9 @@ struct adamd_buffer {
 /** Asserts that the table is whole. */
 void adamd_backend_init(struct adamd_backend *backend, const struct adamd_backend_ops *ops,
                         adamd_notify_fn *notify, void *notify_arg);
+
+/** How a step forms its gradients; its `to` is NULL. */
+struct adamd_mean adamd_step_mean(const struct adamd_step *step);
 
 /** For `destroy`, when nothing is in flight any more: frees what its owner did not. */
 void adamd_backend_free_all(struct adamd_backend *backend);

@@ -294,7 +294,7 @@ ADAMD_MUST_USE enum adamd_status adamd_model_zero_grad(struct adamd_model *model
 
 /** A published copy of one version. Reference-counted; host memory that nobody writes any more. */
 struct adamd_published {
-    const unsigned char *host; // the arena: tensor i at layout.tensors[i].offset elements
+    const unsigned char *host; // the arena: tensor i at layout.tensors[i].offset
     uint64_t generation, version;
 };
 

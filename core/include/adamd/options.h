@@ -48,17 +48,25 @@ ADAMD_MUST_USE enum adamd_status adamd_options_check(const struct adamd_options 
 
 enum adamd_decay { ADAMD_DECAY_NONE, ADAMD_DECAY_L2, ADAMD_DECAY_DECOUPLED };
 
+/** PyTorch's three implementations, which round float16 and bfloat16 differently. */
+enum adamd_rounding { ADAMD_ROUNDING_FORLOOP, ADAMD_ROUNDING_FOREACH, ADAMD_ROUNDING_FUSED };
+
+/** Which one runs for a group, by PyTorch's rule on a CPU: `None` for both is the for-loop. */
+enum adamd_rounding adamd_rounding_of(const struct adamd_options *options);
+
 /** What one step of one parameter needs, with the bias corrections folded in. */
 struct adamd_rule {
     double lerp_weight;     // 1 - beta1
     double beta2;           //
     double one_minus_beta2; //
     double root_correction; // sqrt(1 - beta2^t)
-    double step_size;       // lr / (1 - beta1^t)
+    double minus_step_size; // -lr / (1 - beta1^t)
     double eps;             //
     double weight_decay;    // for L2
     double keep;            // 1 - lr * weight_decay, for decoupled
+    double divisor;         // of the denominator, after eps was added; usually 1
     enum adamd_decay decay;
+    enum adamd_rounding rounding;
     bool amsgrad, maximize;
 };
 

@@ -2,88 +2,68 @@
  * The update rule, once. C kernels of every instruction set and CUDA compile this text, without
  * contraction: each multiply-add is written where it happens, so all give the same bits.
  *
- * The rule is that of PyTorch's for-loop in float32 (torch/optim/adam.py, _single_tensor_adam; in
- * the rounding of its CPU kernels): the scalars were computed in double and rounded once to float.
+ * The rule is that of PyTorch's CPU kernels (torch/optim/adam.py; aten's FusedAdamKernel). float32
+ * and float64 have one rounding, whichever of the three implementations a group names. float16 and
+ * bfloat16 are computed in float: by `fused` throughout and rounded when they are stored; by the
+ * for-loop and by `foreach` rounded after each operation, with some scalars rounded first.
  */
 #ifndef ADAMD_UPDATE_H
 #define ADAMD_UPDATE_H
 
 #include "adamd/options.h"
+#include "adamd/storage.h"
 
 #include <math.h>
-
-#ifdef __CUDACC__
-#define ADAMD_INLINE static __host__ __device__ __forceinline__
-#else
-#define ADAMD_INLINE static inline __attribute__((always_inline))
-#endif
-
-/** adamd_rule in the computing type, float32. */
-struct adamd_rule_f32 {
-    float lerp_weight, lerp_rest; // rest: 1 - weight, for the second branch
-    float beta2, one_minus_beta2, root_correction, minus_step_size, eps, weight_decay, keep;
-};
 
 /** The kinds of update that differ in their operations, not only in their numbers. */
 struct adamd_kind {
     enum adamd_decay decay;
+    enum adamd_dtype storage;
     bool amsgrad, maximize;
-    bool lerp_small; // |1 - beta1| < 0.5
+    bool lerp_small;  // |1 - beta1| < 0.5
+    bool rounds_each; // to storage, after each operation
+    bool divides;     // the denominator, at last
 };
 
-ADAMD_INLINE struct adamd_rule_f32 adamd_rule_to_f32(const struct adamd_rule *rule) {
-    struct adamd_rule_f32 f;
-    f.lerp_weight = (float)rule->lerp_weight;
-    f.lerp_rest = 1.0F - f.lerp_weight;
-    f.beta2 = (float)rule->beta2;
-    f.one_minus_beta2 = (float)rule->one_minus_beta2;
-    f.root_correction = (float)rule->root_correction;
-    f.minus_step_size = (float)-rule->step_size;
-    f.eps = (float)rule->eps;
-    f.weight_decay = (float)rule->weight_decay;
-    f.keep = (float)rule->keep;
-    return f;
-}
-
-ADAMD_INLINE struct adamd_kind adamd_kind_of(const struct adamd_rule *rule) {
+ADAMD_INLINE struct adamd_kind adamd_kind_of(const struct adamd_rule *rule,
+                                             enum adamd_dtype storage) {
+    const bool wide = storage == ADAMD_FLOAT64;
+    const double weight = wide ? rule->lerp_weight : (double)(float)rule->lerp_weight;
     struct adamd_kind kind;
+
     kind.decay = rule->decay;
+    kind.storage = storage;
     kind.amsgrad = rule->amsgrad;
     kind.maximize = rule->maximize;
-    kind.lerp_small = fabs((double)(float)rule->lerp_weight) < 0.5;
+    kind.lerp_small = fabs(weight) < 0.5;
+    kind.rounds_each = rule->rounding != ADAMD_ROUNDING_FUSED && !wide && storage != ADAMD_FLOAT32;
+    kind.divides = rule->divisor != 1.0;
     return kind;
 }
 
-/** One element. `max_exp_avg_sq` is touched only with amsgrad. */
-ADAMD_INLINE void adamd_update_f32(struct adamd_kind kind, struct adamd_rule_f32 rule, float grad,
-                                   float *param, float *exp_avg, float *exp_avg_sq,
-                                   float *max_exp_avg_sq) {
-    float theta = *param;
-    float g = kind.maximize ? -grad : grad;
+#define ADAMD_TYPED(stem) stem##_f32
+#define ADAMD_REAL float
+#define ADAMD_FMA fmaf
+#define ADAMD_SQRT sqrtf
+#define ADAMD_ROUND(storage, asked, x) ((asked) ? adamd_round_f32((storage), (x)) : (x))
+#include "adamd/update_rule.h"
+#undef ADAMD_TYPED
+#undef ADAMD_REAL
+#undef ADAMD_FMA
+#undef ADAMD_SQRT
+#undef ADAMD_ROUND
 
-    if (kind.decay == ADAMD_DECAY_L2) {
-        g = fmaf(rule.weight_decay, theta, g);
-    } else if (kind.decay == ADAMD_DECAY_DECOUPLED) {
-        theta = theta * rule.keep;
-    }
-
-    const float difference = g - *exp_avg;
-    const float m = kind.lerp_small ? fmaf(rule.lerp_weight, difference, *exp_avg)
-                                    : fmaf(-difference, rule.lerp_rest, g);
-    const float v = fmaf(rule.one_minus_beta2 * g, g, *exp_avg_sq * rule.beta2);
-    float u = v;
-
-    if (kind.amsgrad) {
-        // max(x, v) as PyTorch: NaN from either side wins.
-        const float x = *max_exp_avg_sq;
-        u = x > v || x != x ? x : v;
-        *max_exp_avg_sq = u;
-    }
-
-    const float denominator = sqrtf(u) / rule.root_correction + rule.eps;
-    *param = theta + (rule.minus_step_size * m) / denominator;
-    *exp_avg = m;
-    *exp_avg_sq = v;
-}
+// Nothing is rounded further.
+#define ADAMD_TYPED(stem) stem##_f64
+#define ADAMD_REAL double
+#define ADAMD_FMA fma
+#define ADAMD_SQRT sqrt
+#define ADAMD_ROUND(storage, asked, x) ((void)(storage), (void)(asked), (x))
+#include "adamd/update_rule.h"
+#undef ADAMD_TYPED
+#undef ADAMD_REAL
+#undef ADAMD_FMA
+#undef ADAMD_SQRT
+#undef ADAMD_ROUND
 
 #endif
