@@ -241,7 +241,8 @@ enum adamd_status adamd_workers_register(struct adamd_workers *workers, const ch
     worker = adamd_workers_find(workers, id);
     fresh = worker == NULL || worker->epoch == 0 || nonce[0] == '\0' ||
             strcmp(worker->nonce, nonce) != 0;
-    if (worker != NULL && fresh && is_flapping(worker, now_ms)) {
+    // Only who takes an epoch from somebody can flap: after a restore there is none to take.
+    if (worker != NULL && worker->epoch != 0 && fresh && is_flapping(worker, now_ms)) {
         return adamd_fail(
             fault, ADAMD_WORKER_BUSY, "worker_id",
             "worker %s was registered more than %d times in a minute: do two processes "

@@ -203,6 +203,15 @@ START_TEST(a_flapping_pair_is_refused)
 }
 END_TEST
 
+START_TEST(who_takes_an_epoch_from_nobody_does_not_flap)
+{
+    for (int i = 0; i < 3 * ADAMD_EPOCHS_PER_MINUTE_MAX; i++) {
+        must_add("a", 0, 1000);
+        adamd_workers_clear_epochs(&workers); // as a restore does
+    }
+}
+END_TEST
+
 START_TEST(ranks_are_the_lowest_free_and_ascend_in_the_list)
 {
     struct adamd_worker *a = must_add("a", UINT32_MAX, 0);
@@ -338,6 +347,7 @@ static Suite *workers_suite(void) {
     tcase_add_test(tcase, a_new_epoch_is_told_the_last_outcome_of_the_one_before);
     tcase_add_test(tcase, a_deregistered_worker_never_gets_its_epoch_back);
     tcase_add_test(tcase, a_flapping_pair_is_refused);
+    tcase_add_test(tcase, who_takes_an_epoch_from_nobody_does_not_flap);
     tcase_add_test(tcase, ranks_are_the_lowest_free_and_ascend_in_the_list);
     tcase_add_test(tcase, a_rank_is_taken_only_from_the_unregistered);
     tcase_add_test(tcase, bad_names_are_told);
