@@ -71,6 +71,16 @@ def eventually(check, limit=5.0, pause=0.01):
         time.sleep(pause)
 
 
+def machine_has(variant):
+    """Whether the processor has what `--cpu-variant` needs, as /proc/cpuinfo tells."""
+    wanted = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512vl", "avx512dq"}}[variant]
+    with open("/proc/cpuinfo", encoding="ascii") as info:
+        for line in info:
+            if line.startswith("flags"):
+                return wanted <= set(line.split(":")[1].split())
+    return False
+
+
 def environment():
     """That of the tests without what is the tests' own: the daemon reads every ADAMD_…"""
     return {k: v for k, v in os.environ.items() if not k.startswith("ADAMD_")}

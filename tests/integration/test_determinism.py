@@ -5,7 +5,7 @@ import threading
 import unittest
 
 import tensors
-from harness import Daemon, seconds
+from harness import Daemon, machine_has, seconds
 
 # Sizes beside every boundary that a kernel may have, and enough to be cut into several chunks.
 SHAPES = {"wide": [517, 131], "odd": [31], "one": [1], "scalar": [], "none": [0], "long": [70001]}
@@ -127,16 +127,6 @@ class Determinism(unittest.TestCase):
                 run.workers = [run.model.register(f"w{i}", rank=i) for i in range(WORKERS)]
             states = [run.staged_in_order(order) for run in (whole, resumed)]
             self.assertEqual(*(s.headers["adamd-state-digest"] for s in states))
-
-
-def machine_has(variant):
-    """As /proc/cpuinfo tells."""
-    wanted = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512vl", "avx512dq"}}[variant]
-    with open("/proc/cpuinfo", encoding="ascii") as info:
-        for line in info:
-            if line.startswith("flags"):
-                return wanted <= set(line.split(":")[1].split())
-    return False
 
 
 if __name__ == "__main__":
