@@ -17,7 +17,7 @@ build_packages=(
 test_packages=(
     git g++ check
     clang clang-format clang-tidy clang-tools libclang-rt-14-dev
-    python3 python3-venv shellcheck
+    python3 python3-venv python3-torch python3-numpy shellcheck
 )
 
 fail() {

@@ -22,6 +22,7 @@ export TSAN_OPTIONS=${TSAN_OPTIONS:-second_deadlock_stack=1:halt_on_error=1}
 jobs=${JOBS:-$(nproc)}
 logs=$PWD/build/tests
 counts=$logs/counts
+notes=$logs/notes
 mkdir -p "$logs"
 
 # ------------------------------------------------------------------------------------ counting
@@ -96,10 +97,10 @@ unit() {
     return "$status"
 }
 
-# One file of the integration suite, in a process of its own: python_suite LOG MODULE
+# One file of a suite in Python, in a process of its own: python_suite LOG PYTHON FOLDER MODULE
 python_suite() {
-    local log=$1 module=$2 status=0
-    (cd tests/integration && with_fixed_addresses python3 -m unittest -v "$module") \
+    local log=$1 python=$2 folder=$3 module=$4 status=0
+    (cd "$folder" && with_fixed_addresses "$python" -m unittest -v "$module") \
         >"$log" 2>&1 || status=$?
     if ((status != 0)); then
         cat "$log"
@@ -110,27 +111,27 @@ text, status = open(sys.argv[1], errors="replace").read(), int(sys.argv[2])
 ran = sum(int(n) for n in re.findall(r"^Ran (\d+) tests? in", text, re.M))
 last = (re.findall(r"^(?:OK|FAILED).*$", text, re.M) or [""])[-1]
 bad = sum(int(n) for n in re.findall(r"(?:failures|errors|unexpected successes)=(\d+)", last))
+skipped = sum(int(n) for n in re.findall(r"skipped=(\d+)", last))
 bad = max(bad, 1) if status else bad
-print(max(ran - bad, 0), bad)
+print(max(ran - skipped - bad, 0), bad)
 PY
     return "$status"
 }
 
-# Against the daemon of a preset: integration PRESET SCALE. Every limit of time is multiplied by SCALE:
-# sanitizers are slow, and several suites share the processors.
-integration() {
-    local preset=$1 module modules=() running=0 status=0
+# Every file of a folder's suite against the daemon of a preset: python_suites LABEL PRESET SCALE PYTHON
+# FOLDER. Every limit of time is multiplied by SCALE: sanitizers are slow, and several suites share the
+# processors.
+python_suites() {
+    local label=$1 preset=$2 python=$4 folder=$5 file module running=0 status=0
     ADAMD_BIN=$PWD/build/$preset/bin/adamd
-    export ADAMD_BIN ADAMD_TEST_SCALE=$2
-    for module in tests/integration/test_*.py; do
-        modules+=("$(basename "$module" .py)")
-    done
-    for module in "${modules[@]}"; do
+    export ADAMD_BIN ADAMD_TEST_SCALE=$3
+    for file in "$folder"/test_*.py; do
         if ((running > jobs)); then # one more, since they wait a good part of their time
             wait -n || status=1
             running=$((running - 1))
         fi
-        python_suite "$logs/$preset-$module.log" "$module" &
+        module=$(basename "$file" .py)
+        python_suite "$logs/$label-$module.log" "$python" "$folder" "$module" &
         running=$((running + 1))
     done
     while ((running > 0)); do
@@ -140,12 +141,35 @@ integration() {
     return "$status"
 }
 
+# integration PRESET SCALE
+integration() {
+    python_suites "$1" "$1" "$2" python3 tests/integration
+}
+
+# Beside current PyTorch where it is or may be installed, and beside Debian's, with what that one has.
+interop() {
+    local python status=0
+    if python=$(tests/interop/torch_env.sh --find) ||
+        { [[ ${CI:-} == true || -n ${ADAMD_TORCH_ENV:-} ]] && python=$(tests/interop/torch_env.sh); }; then
+        python_suites torch release 2 "$python" tests/interop || status=1
+    elif [[ ${CI:-} == true || -n ${ADAMD_TORCH_ENV:-} ]]; then
+        return 1
+    else
+        cat >>"$notes" <<'TEXT'
+Current PyTorch is not installed: its bits were compared by the vectors in tests/interop only, and the Python
+client was tested with Debian's PyTorch only. tests/interop/torch_env.sh installs it (5.4 GB, outside this tree).
+TEXT
+    fi
+    python_suites debian-torch release 2 /usr/bin/python3 tests/interop || status=1
+    return "$status"
+}
+
 cuda() {
     if [[ -d cuda ]]; then
         echo 'There is a cuda/ room, and no stage of this script executes its suite.'
         return 1
     fi
-    echo 'CUDA: this tree has no cuda/ room, so there is no CUDA suite to execute.'
+    echo 'CUDA: this tree has no cuda/ room, so there is no CUDA suite to execute.' >>"$notes"
 }
 
 lint() {
@@ -194,6 +218,7 @@ stages=(
     'rooms              rooms'
     'build-release      build release'
     'integration        integration release 2'
+    'interop            interop'
     'install            install'
     'quickstart         quickstart'
     'build-asan         build asan'
@@ -243,7 +268,7 @@ is_wanted() {
 wanted=("$@")
 failed_stages=()
 : >"$counts"
-rm -f "$logs/cuda.log"
+: >"$notes"
 if [[ ${1:-} == --list ]]; then
     printf '%s\n' "${stages[@]}" | awk '{ print $1 }'
     exit 0
@@ -261,9 +286,7 @@ for row in "${stages[@]}"; do
     fi
 done
 
-if [[ -f $logs/cuda.log ]]; then
-    cat "$logs/cuda.log"
-fi
+cat "$notes"
 failed=$(total 2)
 if ((failed < ${#failed_stages[@]})); then
     failed=${#failed_stages[@]}
