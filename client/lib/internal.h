@@ -68,6 +68,15 @@ adamd_dtype_t dtype_of(adamd_dtype_t dtype);
 /** As safetensors calls a type that there is. */
 const char *dtype_file_name(adamd_dtype_t dtype);
 
+/** Extra keys as messages; zeroed means none. */
+struct extras {
+    Adamd__V1__ParamGroupExtra *messages, **list;
+};
+/** Into `group`, which points to `extras` then. finish takes what a failure left, too. */
+struct adamd_error *extras_draft(struct extras *extras, const struct adamd_extra *given,
+                                 size_t count, Adamd__V1__ParamGroup *group);
+void extras_finish(struct extras *extras);
+
 /** Total and overflow of pieces. False: too long for this machine. */
 bool add_bytes(uint64_t *total, uint64_t bytes);
 

@@ -25,11 +25,16 @@ struct draft {
         Adamd__V1__ParamGroup group;
         Adamd__V1__AdamOptions options;
         double betas[2];
+        struct extras extras;
     } * groups;
+    size_t group_count;
     Adamd__V1__ParamGroup **group_list;
 };
 
 static void finish(struct draft *draft) {
+    for (size_t i = 0; i < draft->group_count; i++) {
+        extras_finish(&draft->groups[i].extras);
+    }
     free(draft->tensors);
     free(draft->tensor_list);
     free(draft->groups);
@@ -50,16 +55,15 @@ static struct adamd_error *draft_tensors(struct draft *draft,
     }
     for (size_t i = 0; i < count; i++) {
         const struct adamd_tensor *tensor = &options->tensors[i];
-        if (tensor->key == NULL || tensor->rank > RANK_MAX ||
-            (tensor->rank > 0 && tensor->shape == NULL)) {
-            return error_argument("tensors", "tensor %zu needs a key and at most %d dimensions", i,
+        if (tensor->rank > RANK_MAX || (tensor->rank > 0 && tensor->shape == NULL)) {
+            return error_argument("tensors", "tensor %zu needs a shape of at most %d dimensions", i,
                                   RANK_MAX);
         }
         if (adamd_dtype_size(tensor->dtype) == 0) {
             return error_argument("tensors", "tensor %zu has no type that there is", i);
         }
         draft->tensors[i] = (Adamd__V1__Tensor)ADAMD__V1__TENSOR__INIT;
-        draft->tensors[i].key = (char *)tensor->key;
+        draft->tensors[i].key = (char *)(tensor->key != NULL ? tensor->key : "");
         draft->tensors[i].data_type = (Adamd__V1__DataType)dtype_of(tensor->dtype);
         draft->tensors[i].shape = (uint64_t *)tensor->shape;
         draft->tensors[i].n_shape = tensor->rank;
@@ -86,7 +90,7 @@ static struct adamd_error *draft_group(struct draft_group *group,
         fill_adam_options(&group->options, group->betas, &adam);
         group->group.options = &group->options;
     }
-    return NULL;
+    return extras_draft(&group->extras, given->extras, given->extra_count, &group->group);
 }
 
 static struct adamd_error *draft_groups(struct draft *draft,
@@ -96,14 +100,12 @@ static struct adamd_error *draft_groups(struct draft *draft,
     if (count == 0) {
         return NULL;
     }
-    if (count > options->tensor_count) {
-        return error_argument("groups", "there are more groups than tensors");
-    }
     draft->groups = calloc(count, sizeof *draft->groups);
     draft->group_list = calloc(count, sizeof(void *));
     if (draft->groups == NULL || draft->group_list == NULL) {
         return error_no_memory();
     }
+    draft->group_count = count;
     for (size_t i = 0; i < count; i++) {
         struct adamd_error *error = draft_group(&draft->groups[i], &options->groups[i]);
         if (error != NULL) {

@@ -14,12 +14,45 @@ struct draft {
         Adamd__V1__ParamGroup group;
         Adamd__V1__AdamOptions options;
         double betas[2];
+        struct extras extras;
     } * groups;
+    size_t group_count;
     Adamd__V1__ParamGroup **list;
 };
 
+struct adamd_error *extras_draft(struct extras *extras, const struct adamd_extra *given,
+                                 size_t count, Adamd__V1__ParamGroup *group) {
+    if (count == 0) {
+        return NULL;
+    }
+    extras->messages = calloc(count, sizeof *extras->messages);
+    extras->list = calloc(count, sizeof(void *));
+    if (extras->messages == NULL || extras->list == NULL) {
+        return error_no_memory();
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (given == NULL || given[i].key == NULL || given[i].json == NULL) {
+            return error_argument("extras", "extra %zu has no key or no value", i);
+        }
+        extras->messages[i] = (Adamd__V1__ParamGroupExtra)ADAMD__V1__PARAM_GROUP_EXTRA__INIT;
+        extras->messages[i].key = (char *)given[i].key;
+        extras->messages[i].json = (char *)given[i].json;
+        extras->list[i] = &extras->messages[i];
+    }
+    group->extra = extras->list;
+    group->n_extra = count;
+    return NULL;
+}
+
+void extras_finish(struct extras *extras) {
+    free(extras->messages);
+    free(extras->list);
+}
+
 void fill_adam_options(Adamd__V1__AdamOptions *message, double betas[2],
                        const struct adamd_adam_options *options) {
+    static const protobuf_c_boolean tensor_betas[] = {false, true}; // one for both
+
     betas[0] = options->beta1;
     betas[1] = options->beta2;
     message->betas = betas;
@@ -35,6 +68,7 @@ void fill_adam_options(Adamd__V1__AdamOptions *message, double betas[2],
     SET(decoupled_weight_decay, DECOUPLED_WEIGHT_DECAY, options->decoupled_weight_decay != 0)
     SET(capturable, CAPTURABLE, options->capturable != 0)
     SET(differentiable, DIFFERENTIABLE, options->differentiable != 0)
+    SET(tensor_lr, TENSOR_LR, options->tensor_lr != 0)
     if (options->foreach != ADAMD_TRISTATE_NONE) {
         SET(foreach, FOREACH, options->foreach == ADAMD_TRISTATE_TRUE)
     }
@@ -42,6 +76,16 @@ void fill_adam_options(Adamd__V1__AdamOptions *message, double betas[2],
         SET(fused, FUSED, options->fused == ADAMD_TRISTATE_TRUE)
     }
 #undef SET
+    message->tensor_betas = (protobuf_c_boolean *)&tensor_betas[options->tensor_betas != 0];
+    message->n_tensor_betas = 1;
+}
+
+static void finish(struct draft *draft) {
+    for (size_t i = 0; i < draft->group_count; i++) {
+        extras_finish(&draft->groups[i].extras);
+    }
+    free(draft->groups);
+    free(draft->list);
 }
 
 // What is not set would stay as it is: None has no other form in an update.
@@ -74,13 +118,16 @@ static struct adamd_error *draft_groups(struct draft *draft,
     if (draft->groups == NULL || draft->list == NULL) {
         return error_no_memory();
     }
+    draft->group_count = options->group_count;
     for (size_t i = 0; i < options->group_count && error == NULL; i++) {
         struct draft_group *group = &draft->groups[i];
+        const struct adamd_group_update *given = &options->groups[i];
         group->group = (Adamd__V1__ParamGroup)ADAMD__V1__PARAM_GROUP__INIT;
         draft->list[i] = &group->group;
-        if (options->groups[i] != NULL) {
+        error = extras_draft(&group->extras, given->extras, given->extra_count, &group->group);
+        if (error == NULL && given->options != NULL) {
             group->group.options = &group->options;
-            error = draft_options(&group->options, group->betas, options->groups[i]);
+            error = draft_options(&group->options, group->betas, given->options);
         }
     }
     draft->model.param_groups = draft->list;
@@ -139,7 +186,6 @@ adamd_error_t *adamd_set_options(adamd_client_t *client, const adamd_set_options
             *ret_version = holds_from;
         }
     }
-    free(draft.groups);
-    free(draft.list);
+    finish(&draft);
     return error;
 }

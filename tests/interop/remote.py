@@ -1,7 +1,7 @@
 """What the tests of adamd.torch share: paths, one daemon for a module's tests, models and a comparison.
 
-Run by a python that has torch. The library is the one that ADAMD_CLIENT_LIBRARY names, or that of the build
-tree; the daemon is found as in the integration tests.
+Run by a python that has torch. The daemon is found as in the integration tests, and with it the library, unless
+ADAMD_CLIENT_LIBRARY names one or the daemon is a sanitizer's: its library would want the sanitizer to come first.
 """
 
 import copy
@@ -20,7 +20,11 @@ try:
 except ImportError as error:
     raise unittest.SkipTest(f"there is no torch: {error}") from error
 
-from harness import Daemon  # noqa: E402  pylint: disable=wrong-import-position
+from harness import Daemon, find_binary  # noqa: E402  pylint: disable=wrong-import-position
+
+_beside = pathlib.Path(find_binary()).resolve().parents[1]
+if "ADAMD_CLIENT_LIBRARY" not in os.environ and _beside.name not in ("asan", "tsan"):
+    os.environ["ADAMD_CLIENT_LIBRARY"] = str(_beside / "lib" / "libadamd-client.so.1")
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 _numbers = itertools.count(1)

@@ -130,14 +130,14 @@ class Constructor(RemoteCase):
             self.remote(RemoteAdam, [{"params": [parameter(3, 2)]},
                                      {"params": [parameter(4), parameter(1)]}], worker="b")
         text = str(got.exception)
-        for part in ("param.0 is float32 [3, 2] here, float32 [2, 3] there",
-                     "param.1 is in group 1 here, in group 0 there", "param.2 is missing there",
+        for part in ("0 is float32 [3, 2] here, float32 [2, 3] there",
+                     "1 is in group 1 here, in group 0 there", "2 is missing there",
                      "2 groups here, 1 there"):
             self.assertIn(part, text)
 
     def test_a_model_whose_maker_died_is_taken_over(self):
         module = torch.nn.Linear(2, 1)
-        self.daemon.create_model(self.name, {"param.0": [1, 2], "param.1": [1]})
+        self.daemon.create_model(self.name, {"0": [1, 2], "1": [1]})
         patience, adamd.torch._TAKE_OVER_SECONDS = adamd.torch._TAKE_OVER_SECONDS, 0.05
         try:
             before = module.weight.detach().clone()
@@ -347,6 +347,11 @@ class Groups(RemoteCase):
         optimizer = self.remote(RemoteAdam, [{"params": [parameter(3)], "name": "head", "scale": 2}])
         group = optimizer.state_dict()["param_groups"][0]
         self.assertEqual((group["name"], group["scale"]), ("head", 2))
+        optimizer.param_groups[0].update(scale=[3], hidden=object())
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+        optimizer.step()
+        said = {e["key"]: e["json"] for e in self.model()["paramGroups"][0]["extra"]}
+        self.assertEqual(said, {"name": '"head"', "scale": "[3]"})
 
     def test_nothing_is_sent_when_nothing_changed(self):
         weight = parameter(3)

@@ -179,7 +179,7 @@ class StateDict(RemoteCase):
                  "Invalid learning rate: -1.0"),
                 (lambda s: s["param_groups"][0].update(amsgrad=True), KeyError, "'max_exp_avg_sq'"),
                 (lambda s: s["state"][0].update(exp_avg=torch.ones(3)), ValueError,
-                 "loaded state dict does not fit: exp_avg of param.0 is [3], not [2, 2]")):
+                 "loaded state dict does not fit: exp_avg of 0 is [3], not [2, 2]")):
             spoiled = copy.deepcopy(state)
             spoil(spoiled)
             with self.subTest(text), self.assertRaises(kind) as got:

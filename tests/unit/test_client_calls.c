@@ -284,7 +284,8 @@ START_TEST(a_model_is_made_as_it_was_described)
     const adamd_adam_options_t adamw = ADAMD_ADAMW_OPTIONS_INIT;
     const adamd_tensor_t tensors[] = {{"w", shape, 2, ADAMD_DTYPE_DEFAULT},
                                       {"b", shape, 1, ADAMD_DTYPE_BFLOAT16}};
-    const adamd_param_group_t group = {decayed, 1, &adamw};
+    const adamd_extra_t extra = {"name", "\"head\""};
+    const adamd_param_group_t group = {decayed, 1, &adamw, &extra, 1};
     adamd_policy_t policy = ADAMD_POLICY_INIT;
     adamd_model_options_t options = ADAMD_MODEL_OPTIONS_INIT;
     const struct fake_line lines[] = {answer_message("200 OK", &answer.base)};
@@ -309,6 +310,7 @@ START_TEST(a_model_is_made_as_it_was_described)
     ck_assert_uint_eq(request->model->tensors[0]->shape[1], 64);
     ck_assert_str_eq(request->model->param_groups[0]->params[0], "w");
     ck_assert_double_eq(request->model->param_groups[0]->options->weight_decay, 0.01);
+    ck_assert_str_eq(request->model->param_groups[0]->extra[0]->json, "\"head\"");
     ck_assert_ptr_null(request->model->defaults);
     ck_assert_int_eq((int)request->model->step_policy->trigger, ADAMD_TRIGGER_BARRIER);
     ck_assert_int_eq(request->model->step_policy->deadline->nanos, 500000000);

@@ -228,7 +228,9 @@ static const struct fake_line holds_from_12[] = {
 START_TEST(options_of_one_group_change_and_say_from_when)
 {
     adamd_adam_options_t adam = ADAMD_ADAMW_OPTIONS_INIT;
-    const adamd_adam_options_t *const groups[] = {NULL, &adam};
+    const adamd_extra_t extra = {"initial_lr", "0.5"};
+    const adamd_group_update_t groups[] = {{.options = NULL},
+                                           {.options = &adam, .extras = &extra, .extra_count = 1}};
     adamd_set_options_t options = ADAMD_SET_OPTIONS_INIT;
     Adamd__V1__UpdateModelRequest *request = NULL;
     const Adamd__V1__AdamOptions *sent = NULL;
@@ -238,6 +240,7 @@ START_TEST(options_of_one_group_change_and_say_from_when)
     adam.lr = 0.5;
     adam.fused = ADAMD_TRISTATE_TRUE;
     adam.capturable = 1;
+    adam.tensor_lr = 1;
     options.groups = groups;
     options.group_count = 2;
     fixture_start(&fixture, holds_from_12, 1, 5000);
@@ -254,6 +257,11 @@ START_TEST(options_of_one_group_change_and_say_from_when)
     ck_assert_double_eq(sent->weight_decay, 0.01);
     ck_assert_int_eq(sent->fused, 1);
     ck_assert_int_eq(sent->capturable, 1);
+    ck_assert_int_eq(sent->tensor_lr, 1);
+    ck_assert_uint_eq(sent->n_tensor_betas, 1);
+    ck_assert_int_eq(sent->tensor_betas[0], 0);
+    ck_assert_uint_eq(request->model->param_groups[1]->n_extra, 1);
+    ck_assert_str_eq(request->model->param_groups[1]->extra[0]->json, "0.5");
     ck_assert_int_ne((int)sent->foreach_oneof_case, 0); // None: said, as False
     ck_assert_int_eq(sent->foreach, 0);
     adamd__v1__update_model_request__free_unpacked(request, NULL);
@@ -286,7 +294,9 @@ END_TEST
 START_TEST(options_of_nothing_or_of_both_are_refused)
 {
     const adamd_adam_options_t adam = ADAMD_ADAM_OPTIONS_INIT;
-    const adamd_adam_options_t *const groups[] = {&adam};
+    const adamd_extra_t nameless = {NULL, "1"};
+    const adamd_group_update_t groups[] = {{.options = &adam}},
+                               wrong[] = {{.extras = &nameless, .extra_count = 1}};
     adamd_set_options_t options = ADAMD_SET_OPTIONS_INIT;
     struct client_fixture fixture;
 
@@ -295,6 +305,9 @@ START_TEST(options_of_nothing_or_of_both_are_refused)
     options.all = &adam;
     options.groups = groups;
     options.group_count = 1;
+    expect_reason(adamd_set_options(fixture.client, &options, NULL), "BAD_FIELD");
+    options.all = NULL;
+    options.groups = wrong;
     expect_reason(adamd_set_options(fixture.client, &options, NULL), "BAD_FIELD");
     fixture_finish(&fixture);
 }

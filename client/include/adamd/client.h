@@ -143,17 +143,18 @@ typedef struct adamd_adam_options {
     /* Which of PyTorch's three roundings float16 and bfloat16 get. */
     adamd_tristate_t foreach, fused;
     int capturable, differentiable;
+    int tensor_lr, tensor_betas; /* they were tensors: their float32 value is what counts */
 } adamd_adam_options_t;
 #define ADAMD_ADAM_OPTIONS_INIT                                                                  \
     {                                                                                            \
         sizeof(adamd_adam_options_t), 1e-3, 0.9, 0.999, 1e-8, 0.0, 0, 0, 0, ADAMD_TRISTATE_NONE, \
-            ADAMD_TRISTATE_NONE, 0, 0                                                            \
+            ADAMD_TRISTATE_NONE, 0, 0, 0, 0                                                      \
     }
 /** ... of torch.optim.AdamW */
 #define ADAMD_ADAMW_OPTIONS_INIT                                                                  \
     {                                                                                             \
         sizeof(adamd_adam_options_t), 1e-3, 0.9, 0.999, 1e-8, 0.01, 0, 0, 1, ADAMD_TRISTATE_NONE, \
-            ADAMD_TRISTATE_NONE, 0, 0                                                             \
+            ADAMD_TRISTATE_NONE, 0, 0, 0, 0                                                       \
     }
 
 typedef enum adamd_trigger {
@@ -204,17 +205,28 @@ ADAMD_EXPORT size_t adamd_dtype_size(adamd_dtype_t dtype);
 
 /** One parameter. */
 typedef struct adamd_tensor {
-    const char *key;       /* the framework's name, for example "fc1.weight" */
+    /* The framework's name, for example "fc1.weight". NULL, in all of a group: it has none, and is
+     * called by its index in the table, "0", "1", ... */
+    const char *key;
     const uint64_t *shape; /* row-major */
     size_t rank;           /* 0: a scalar */
     adamd_dtype_t dtype;
 } adamd_tensor_t;
+
+/** A key of a param group that PyTorch does not know, as LR schedulers add "initial_lr": its value
+ * as JSON. Kept, and returned with the state. */
+typedef struct adamd_extra {
+    const char *key;
+    const char *json;
+} adamd_extra_t;
 
 /** One of optimizer.param_groups. */
 typedef struct adamd_param_group {
     const char *const *params; /* keys */
     size_t param_count;
     const adamd_adam_options_t *options; /* NULL: the model's */
+    const adamd_extra_t *extras;
+    size_t extra_count;
 } adamd_param_group_t;
 
 typedef struct adamd_model_options {
@@ -263,11 +275,17 @@ ADAMD_EXPORT const adamd_tensor_t *adamd_model_tensor(const adamd_model_t *model
 ADAMD_EXPORT size_t adamd_model_tensor_group(const adamd_model_t *model, size_t index);
 ADAMD_EXPORT size_t adamd_model_group_count(const adamd_model_t *model);
 
+/** What changes of a group. */
+typedef struct adamd_group_update {
+    const adamd_adam_options_t *options; /* NULL: nothing */
+    const adamd_extra_t *extras;         /* those that are named are set, the others stay */
+    size_t extra_count;
+} adamd_group_update_t;
+
 typedef struct adamd_set_options {
     size_t size;
-    const char *model; /* NULL: the configuration's */
-    /* By group, in order; a NULL stays as it is, and so do groups past the end. */
-    const adamd_adam_options_t *const *groups;
+    const char *model;                  /* NULL: the configuration's */
+    const adamd_group_update_t *groups; /* in order; those past the end stay as they are */
     size_t group_count;
     const adamd_adam_options_t *all; /* instead of `groups`: of every group */
     uint32_t timeout_ms;

@@ -4,8 +4,8 @@ This package is a thin binding of libadamd-client, which does all the talking: `
 are its handles, `Error` its errors. `adamd.torch` has the optimizers.
 """
 
-from adamd.client import Client, Error, Options, Policy, Session, Tensor
+from adamd.client import Client, Error, Group, Options, Policy, Session, Tensor
 from adamd.library import library_path, version
 
-__all__ = ["Client", "Error", "Options", "Policy", "Session", "Tensor", "library_path", "version"]
+__all__ = ["Client", "Error", "Group", "Options", "Policy", "Session", "Tensor", "library_path", "version"]
 __version__ = "0.1.0"

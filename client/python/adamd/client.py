@@ -62,11 +62,12 @@ def _milliseconds(seconds):
 
 
 class Tensor(typing.NamedTuple):
-    """A parameter: `dtype` by PyTorch's name."""
+    """A parameter: `dtype` by PyTorch's name. Without a name its key is its index, as text."""
 
     key: str
     shape: tuple
     dtype: str = "float32"
+    is_named: bool = True
 
 
 DTYPES = {"float32": 1, "float16": 2, "bfloat16": 3, "float64": 4, "complex64": 5, "complex128": 6}
@@ -88,6 +89,8 @@ class Options(typing.NamedTuple):
     differentiable: bool = False
     fused: typing.Optional[bool] = None
     decoupled_weight_decay: bool = False
+    tensor_lr: bool = False
+    tensor_betas: bool = False
 
     def struct(self):
         return library.AdamOptions(
@@ -96,7 +99,22 @@ class Options(typing.NamedTuple):
             maximize=bool(self.maximize), foreach=_TRISTATES[self.foreach],
             fused=_TRISTATES[self.fused], capturable=bool(self.capturable),
             differentiable=bool(self.differentiable),
-            decoupled_weight_decay=bool(self.decoupled_weight_decay))
+            decoupled_weight_decay=bool(self.decoupled_weight_decay),
+            tensor_lr=self.tensor_lr, tensor_betas=self.tensor_betas)
+
+
+class Group(typing.NamedTuple):
+    """What the daemon keeps of a param group beside its parameters. `extras`: (key, JSON) pairs that
+    PyTorch does not know."""
+
+    options: Options
+    extras: tuple = ()
+
+    def extra_array(self):
+        array = (library.Extra * max(len(self.extras), 1))()
+        for place, (key, text) in zip(array, self.extras):
+            place.key, place.json = key.encode(), text.encode()
+        return array
 
 
 class Trigger(enum.IntEnum):
@@ -152,7 +170,7 @@ def data_array(pieces):
 def _tensor_array(tensors):
     array = (library.Tensor * max(len(tensors), 1))()
     for place, tensor in zip(array, tensors):
-        place.key = tensor.key.encode()
+        place.key = tensor.key.encode() if tensor.is_named else None
         place.shape = (ctypes.c_uint64 * max(len(tensor.shape), 1))(*tensor.shape)
         place.rank = len(tensor.shape)
         place.dtype = DTYPES[tensor.dtype]
@@ -160,12 +178,13 @@ def _tensor_array(tensors):
 
 
 def _group_array(groups):
-    """`groups`: (keys, Options) pairs."""
+    """`groups`: (keys, Group) pairs."""
     array = (library.ParamGroup * max(len(groups), 1))()
-    for place, (keys, options) in zip(array, groups):
+    for place, (keys, group) in zip(array, groups):
         place.params = (ctypes.c_char_p * max(len(keys), 1))(*[key.encode() for key in keys])
         place.param_count = len(keys)
-        place.options = ctypes.pointer(options.struct())
+        place.options = ctypes.pointer(group.options.struct())
+        place.extras, place.extra_count = group.extra_array(), len(group.extras)
     return array
 
 
@@ -274,11 +293,13 @@ class Client(_Handle):
             lib.adamd_model_destroy(handle)
 
     def set_options(self, groups, timeout=None):
-        """`groups`: by group, Options or None for what stays. The version from which they hold."""
-        structs = [options.struct() if options is not None else None for options in groups]
-        array = (ctypes.POINTER(library.AdamOptions) * len(structs))(
-            *[ctypes.pointer(struct) if struct is not None else None for struct in structs])
-        options = library.SetOptions(groups=array, group_count=len(structs),
+        """`groups`: by group, a Group or None for what stays. The version from which they hold."""
+        array = (library.GroupUpdate * max(len(groups), 1))()
+        for place, group in zip(array, groups):
+            if group is not None:
+                place.options = ctypes.pointer(group.options.struct())
+                place.extras, place.extra_count = group.extra_array(), len(group.extras)
+        options = library.SetOptions(groups=array, group_count=len(groups),
                                      timeout_ms=_milliseconds(timeout))
         version = ctypes.c_uint64()
         _check(lib.adamd_set_options(self._open, byref(options), byref(version)))

@@ -32,7 +32,8 @@ class AdamOptions(Sized):
         ("size", c_size_t), ("lr", c_double), ("beta1", c_double), ("beta2", c_double),
         ("eps", c_double), ("weight_decay", c_double), ("amsgrad", c_int), ("maximize", c_int),
         ("decoupled_weight_decay", c_int), ("foreach", c_int), ("fused", c_int),
-        ("capturable", c_int), ("differentiable", c_int),
+        ("capturable", c_int), ("differentiable", c_int), ("tensor_lr", c_int),
+        ("tensor_betas", c_int),
     ]
 
 
@@ -49,9 +50,19 @@ class Tensor(ctypes.Structure):
                 ("dtype", c_int)]
 
 
+class Extra(ctypes.Structure):
+    _fields_ = [("key", c_char_p), ("json", c_char_p)]
+
+
 class ParamGroup(ctypes.Structure):
     _fields_ = [("params", POINTER(c_char_p)), ("param_count", c_size_t),
-                ("options", POINTER(AdamOptions))]
+                ("options", POINTER(AdamOptions)), ("extras", POINTER(Extra)),
+                ("extra_count", c_size_t)]
+
+
+class GroupUpdate(ctypes.Structure):
+    _fields_ = [("options", POINTER(AdamOptions)), ("extras", POINTER(Extra)),
+                ("extra_count", c_size_t)]
 
 
 class ModelOptions(Sized):
@@ -64,7 +75,7 @@ class ModelOptions(Sized):
 
 class SetOptions(Sized):
     _fields_ = [
-        ("size", c_size_t), ("model", c_char_p), ("groups", POINTER(POINTER(AdamOptions))),
+        ("size", c_size_t), ("model", c_char_p), ("groups", POINTER(GroupUpdate)),
         ("group_count", c_size_t), ("all", POINTER(AdamOptions)), ("timeout_ms", c_uint32),
     ]
 

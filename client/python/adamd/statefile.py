@@ -3,6 +3,7 @@ parameter under its key and `.exp_avg`, `.exp_avg_sq`, `.max_exp_avg_sq`, `.step
 in its metadata. Only what RemoteAdam needs of it, and of files that the daemon wrote or will check."""
 
 import json
+import math
 import struct
 
 import torch
@@ -31,10 +32,30 @@ def read(buffer):
     return tensors
 
 
+def _number(value, is_tensor):
+    if math.isinf(value):
+        value = "Infinity"
+    return {"tensor": value} if is_tensor else value
+
+
+def describe_group(group, keys, names):
+    """A param group as the metadata have it. `names`: PyTorch's param_names, or None."""
+    options = group.options
+    described = {
+        **options._asdict(), "lr": _number(options.lr, options.tensor_lr),
+        "betas": [_number(beta, options.tensor_betas) for beta in options.betas],
+        "eps": _number(options.eps, False), "weight_decay": _number(options.weight_decay, False),
+        **{key: json.loads(text) for key, text in group.extras}, "params": keys,
+    }
+    del described["tensor_lr"], described["tensor_betas"]
+    if names is not None:
+        described["param_names"] = names
+    return described
+
+
 def write(tensors, groups):
     """The pieces of a file as (address, bytes) pairs, and what has to stay alive for them. `tensors`:
-    {name: contiguous tensor in memory}; `groups`: a list of dicts, as in optimizer.param_groups, of plain
-    values."""
+    {name: contiguous tensor in memory}; `groups`: what describe_group() gave."""
     header = {"__metadata__": {"format": "pt", "adamd.format": "1",
                                "adamd.param_groups": json.dumps(groups)}}
     pieces, at = [], 0

@@ -8,6 +8,7 @@ is PyTorch's own class: its constructor, its checks and texts, its param_groups,
 
 import collections
 import contextlib
+import json
 import os
 import time
 import warnings
@@ -15,11 +16,13 @@ import warnings
 import torch
 
 from adamd import library, statefile
-from adamd.client import Client, Error, Options, Policy, Tensor, data_array
+from adamd.client import Client, Error, Group, Options, Policy, Tensor, data_array
 
 __all__ = ["RemoteAdam", "RemoteAdamW"]
 
-_OPTION_NAMES = Options._fields
+_OPTION_NAMES = tuple(name for name in Options._fields if not name.startswith("tensor_"))
+_KNOWN_NAMES = frozenset(_OPTION_NAMES) | {"params", "param_names"}
+_EXTRA_KEY_MAX, _EXTRA_VALUE_MAX, _EXTRAS_MAX = 128, 16384, 64  # what the daemon keeps of a group
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 # PyTorch before 2.4 has the fused Adam on GPUs only, and refuses it for what it would run itself.
 _REFUSES_FUSED = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 4)
@@ -69,6 +72,19 @@ def _number(value):
     return value.item() if isinstance(value, torch.Tensor) else value
 
 
+def _extras_of(group):
+    """The keys that PyTorch does not know, as far as JSON and the daemon's limits go: all are kept here."""
+    extras = []
+    for key in group.keys() - _KNOWN_NAMES:
+        try:
+            text = json.dumps(group[key], allow_nan=False)
+        except (TypeError, ValueError):
+            continue
+        if isinstance(key, str) and len(key) <= _EXTRA_KEY_MAX and len(text) <= _EXTRA_VALUE_MAX:
+            extras.append((key, text))
+    return tuple(sorted(extras)[:_EXTRAS_MAX])
+
+
 def _metrics_of(loss):
     """A closure may return anything; what is one number is reported."""
     try:
@@ -80,10 +96,11 @@ def _metrics_of(loss):
 class _Slot:
     """A parameter, and where it goes."""
 
-    __slots__ = ("param", "key", "index", "staging", "version")
+    __slots__ = ("param", "key", "is_named", "index", "staging", "version")
 
-    def __init__(self, param, key):
-        self.param, self.key = param, key
+    def __init__(self, param, name, place):
+        self.param, self.is_named = param, name is not None
+        self.key = name if self.is_named else str(place)
         self.index = None  # in the daemon's table
         self.staging = None  # what is pulled into, if the parameter's own memory will not do
         self.version = None  # autograd's, when the daemon's value was written last
@@ -97,7 +114,8 @@ class _Slot:
         return self.staging.data_ptr()
 
     def describe(self):
-        return Tensor(self.key, tuple(self.param.shape), str(self.param.dtype).split(".")[1])
+        return Tensor(self.key, tuple(self.param.shape), str(self.param.dtype).split(".")[1],
+                      self.is_named)
 
 
 def _differences(mine, theirs, my_groups, their_groups):
@@ -108,7 +126,7 @@ def _differences(mine, theirs, my_groups, their_groups):
         other, other_group = by_key.pop(tensor.key, (None, None))
         if other is None:
             found.append(f"{tensor.key} is missing there")
-        elif other != tensor:
+        elif (other.shape, other.dtype) != (tensor.shape, tensor.dtype):
             found.append(f"{tensor.key} is {tensor.dtype} {list(tensor.shape)} here, "
                          f"{other.dtype} {list(other.shape)} there")
         elif other_group != group:
@@ -194,7 +212,7 @@ class _Remote:
                 if id(param) in seen:
                     raise ValueError("a parameter is twice in a group: a daemon steps each once")
                 seen.add(id(param))
-                slots.append(known.get(id(param)) or _Slot(param, name or f"param.{len(slots)}"))
+                slots.append(known.get(id(param)) or _Slot(param, name, len(slots)))
         self._slots = slots
 
     def _groups_of_slots(self):
@@ -207,24 +225,33 @@ class _Remote:
         self._table = sorted(self._slots, key=lambda slot: slot.index)
         self._gradients = (library.Gradient * max(len(self._table), 1))()
 
-    def _options_of(self, group):
+    def _group_of(self, group):
+        """What the daemon is told of it."""
         values = {name: group[name] for name in _OPTION_NAMES if name in group}
         values.setdefault("decoupled_weight_decay", self._decoupled)
         values["betas"] = tuple(float(_number(beta)) for beta in group["betas"])
         for name in ("lr", "eps", "weight_decay"):
             values[name] = float(_number(group[name]))
-        return Options(**values)
+        return Group(Options(tensor_lr=isinstance(group["lr"], torch.Tensor),
+                             tensor_betas=isinstance(group["betas"][0], torch.Tensor), **values),
+                     _extras_of(group))
+
+    def _groups(self):
+        return [self._group_of(group) for group in self.param_groups]
+
+    def _keys_by_group(self):
+        return [[slot.key for slot in slots] for _, slots in self._slots_by_group()]
 
     # Joining.
 
     def _join(self):
         """Makes the model or, if it is there, compares it and takes its parameters; registers."""
-        options = [self._options_of(group) for group in self.param_groups]
+        groups = self._groups()
         tensors = [slot.describe() for slot in self._slots]
-        if self._create(tensors, options):
+        if self._create(tensors, groups):
             self._take_indices(tensors)
             self._put_first()
-            self._held = options
+            self._held = groups
         is_new = self._held is not None
         if not is_new:
             self._take_indices(self._await(tensors))
@@ -234,15 +261,11 @@ class _Remote:
         else:
             self._pull()
 
-    def _create(self, tensors, options):
+    def _create(self, tensors, groups):
         """False: it was there already."""
-        groups, first = [], 0
-        for group, option in zip(self.param_groups, options):
-            slots = self._slots[first : first + len(group["params"])]
-            groups.append(([slot.key for slot in slots], option))
-            first += len(slots)
         try:
-            self._client.create_model(tensors, groups, self._policy)
+            self._client.create_model(tensors, list(zip(self._keys_by_group(), groups)),
+                                      self._policy)
         except Error as error:
             if error.reason == "EXISTS":
                 return False
@@ -319,26 +342,24 @@ class _Remote:
 
     def _write(self, tensors):
         """All state, in the place of what the daemon has; makes the model if it is gone."""
-        options = [self._options_of(group) for group in self.param_groups]
-        groups, first = [], 0
-        for group, option in zip(self.param_groups, options):
-            slots = self._slots[first : first + len(group["params"])]
-            groups.append({**option._asdict(), "params": [slot.key for slot in slots]})
-            first += len(slots)
-        pieces, head = statefile.write(tensors, groups)
+        groups = self._groups()
+        names = [group.get("param_names") for group in self.param_groups]
+        pieces, head = statefile.write(
+            tensors, [statefile.describe_group(*each)
+                      for each in zip(groups, self._keys_by_group(), names)])
         try:
             try:
                 self._client.write_state(pieces)
             except Error as error:
                 if error.reason != "NOT_FOUND":
                     raise
-                self._create([slot.describe() for slot in self._slots], options)
+                self._create([slot.describe() for slot in self._slots], groups)
                 self._client.write_state(pieces)
         except Error as error:
             self._refuse(error)
         del head
         self._register_again()
-        self._held = options
+        self._held = groups
         self._remember_versions()
 
     def _register_again(self):
@@ -411,18 +432,17 @@ class _Remote:
 
     def _send_changes(self):
         """What was changed here since the last step: options, then parameters."""
-        options = []
         for group in self.param_groups:
             self._check_tensor_lr(group)
-            options.append(self._options_of(group))
-        if options != self._held:
-            held = self._held or [None] * len(options)
-            changed = [new if new != old else None for new, old in zip(options, held)]
+        groups = self._groups()
+        if groups != self._held:
+            held = self._held or [None] * len(groups)
+            changed = [new if new != old else None for new, old in zip(groups, held)]
             try:
                 self._client.set_options(changed)
             except Error as error:
                 self._refuse(error)
-            self._held = options
+            self._held = groups
         if not self._is_torn and any(slot.param._version != slot.version for slot in self._table):
             if self._policy.trigger.upper() == "BARRIER":
                 raise RuntimeError("parameters were changed here since the last step: with several "
