@@ -87,6 +87,10 @@ static enum adamd_status check_spec(const struct adamd_tensor_spec *spec, uint32
     if (spec->rank > ADAMD_RANK_MAX) {
         return fail_at(fault, ADAMD_TOO_LARGE, i, "shape", "a tensor has at most 8 dimensions");
     }
+    if (spec->dtype == ADAMD_COMPLEX128 && spec->rank == ADAMD_RANK_MAX) {
+        return fail_at(fault, ADAMD_TOO_LARGE, i, "shape",
+                       "a complex128 tensor has at most 7 dimensions: in files it takes one more");
+    }
     return ADAMD_OK;
 }
 

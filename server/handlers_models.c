@@ -32,7 +32,7 @@ static bool complete_tensors(struct call_frame *frame, const struct adamd_model_
         Adamd__V1__Tensor *tensor = model->tensors[i];
         tensor->index = (uint32_t)i;
         tensor->key = (char *)spec->tensors[i].key;
-        tensor->data_type = ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT32;
+        tensor->data_type = codec_dtype_message(layout->tensors[i].dtype);
         tensor->flat_offset = layout->tensors[i].wire_offset;
         tensor->byte_size = adamd_tensor_bytes(&layout->tensors[i]);
     }

@@ -8,7 +8,7 @@ static const struct {
 } types[] = {
     [ADAMD_DTYPE_FLOAT32] = {4, "F32"},   [ADAMD_DTYPE_FLOAT16] = {2, "F16"},
     [ADAMD_DTYPE_BFLOAT16] = {2, "BF16"}, [ADAMD_DTYPE_FLOAT64] = {8, "F64"},
-    [ADAMD_DTYPE_COMPLEX64] = {8, "C64"}, [ADAMD_DTYPE_COMPLEX128] = {16, "C128"},
+    [ADAMD_DTYPE_COMPLEX64] = {8, "C64"}, [ADAMD_DTYPE_COMPLEX128] = {16, "F64"},
 };
 
 adamd_dtype_t dtype_of(adamd_dtype_t dtype) {

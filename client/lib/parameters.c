@@ -22,6 +22,9 @@ static cJSON *entry_of(const struct adamd_tensor *tensor, uint64_t begin, uint64
         cJSON_AddItemToArray(shape, cJSON_CreateRaw(text));
         elements *= tensor->shape[i];
     }
+    if (tensor->dtype == ADAMD_DTYPE_COMPLEX128) { // files hold it as pairs
+        cJSON_AddItemToArray(shape, cJSON_CreateRaw("2"));
+    }
     *ret_end = begin + elements * adamd_dtype_size(tensor->dtype);
     snprintf(text, sizeof text, "[%" PRIu64 ",%" PRIu64 "]", begin, *ret_end);
     cJSON_AddStringToObject(entry, "dtype", dtype_file_name(tensor->dtype));

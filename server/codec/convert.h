@@ -13,6 +13,10 @@
 
 #include <adamd/v1/adamd.pb-c.h>
 
+/** Unspecified is float32. False if there is none of that number. */
+bool codec_dtype_read(Adamd__V1__DataType message, enum adamd_dtype *ret_dtype);
+Adamd__V1__DataType codec_dtype_message(enum adamd_dtype dtype);
+
 // --------------------------------------------------------------------------------------- options
 
 /**
@@ -52,7 +56,7 @@ struct codec_creation {
 /**
  * Reads the Model of a CreateModelRequest (NULL is an empty one); arrays live in `arena`, keys in
  * the message. Groups are made of keys: one of all tensors where none is given. Output-only fields
- * are ignored. BAD_FIELD, UNSUPPORTED (data_type, durability), TOO_LARGE, NO_MEMORY.
+ * are ignored. BAD_FIELD, UNSUPPORTED (durability), TOO_LARGE, NO_MEMORY.
  */
 ADAMD_MUST_USE enum adamd_status codec_creation_read(const Adamd__V1__Model *message,
                                                      struct codec_arena *arena,

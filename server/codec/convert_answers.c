@@ -52,12 +52,6 @@ Adamd__V1__PushCounts *codec_counts_message(struct codec_arena *arena,
 
 Adamd__V1__Tensor *codec_tensor_message(struct codec_arena *arena, const struct adamd_model *model,
                                         const char *model_id, uint32_t index) {
-    static const Adamd__V1__DataType types[] = {
-        [ADAMD_FLOAT32] = ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT32,
-        [ADAMD_FLOAT16] = ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT16,
-        [ADAMD_BFLOAT16] = ADAMD__V1__DATA_TYPE__DATA_TYPE_BFLOAT16,
-        [ADAMD_FLOAT64] = ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT64,
-    };
     const struct adamd_tensor *tensor = &adamd_model_layout(model)->tensors[index];
     Adamd__V1__Tensor *message = CODEC_NEW(arena, Adamd__V1__Tensor, adamd__v1__tensor);
     char *name = codec_arena_format(arena, "models/%s/tensors/%u", model_id, (unsigned)index);
@@ -68,7 +62,7 @@ Adamd__V1__Tensor *codec_tensor_message(struct codec_arena *arena, const struct 
     message->name = name;
     message->index = index;
     message->key = tensor->key;
-    message->data_type = types[tensor->dtype];
+    message->data_type = codec_dtype_message(tensor->dtype);
     message->n_shape = tensor->rank;
     message->shape = (uint64_t *)tensor->shape;
     message->group = adamd_model_group_of(model, index);

@@ -19,12 +19,13 @@ enum adamd_status codec_durability_check(const Adamd__V1__Model *message,
 static enum adamd_status read_tensor(const Adamd__V1__Tensor *message, size_t index,
                                      struct adamd_tensor_spec *ret_spec,
                                      struct adamd_fault *fault) {
+    enum adamd_dtype dtype = ADAMD_FLOAT32;
     char field[48];
 
-    if (message->data_type > ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT32) {
+    if (!codec_dtype_read(message->data_type, &dtype)) {
         (void)snprintf(field, sizeof field, "tensors[%zu].data_type", index);
-        return adamd_fail(fault, ADAMD_UNSUPPORTED, field, "tensor \"%.80s\" must be %s",
-                          message->key, "DATA_TYPE_FLOAT32 in this build");
+        return adamd_fail(fault, ADAMD_BAD_FIELD, field, "tensor \"%.80s\" has no known data type",
+                          message->key);
     }
     if (message->n_shape > ADAMD_RANK_MAX) {
         (void)snprintf(field, sizeof field, "tensors[%zu].shape", index);
@@ -33,7 +34,7 @@ static enum adamd_status read_tensor(const Adamd__V1__Tensor *message, size_t in
                           message->n_shape, ADAMD_RANK_MAX);
     }
     *ret_spec = (struct adamd_tensor_spec){
-        .key = message->key, .dtype = ADAMD_FLOAT32, .rank = (uint32_t)message->n_shape};
+        .key = message->key, .dtype = dtype, .rank = (uint32_t)message->n_shape};
     for (size_t i = 0; i < message->n_shape; i++) {
         ret_spec->shape[i] = message->shape[i];
     }

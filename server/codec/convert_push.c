@@ -112,6 +112,34 @@ static enum adamd_status read_metrics(const Adamd__V1__PushHeader *message,
     return ADAMD_OK;
 }
 
+// What is said of the bytes is true of every tensor that is pushed. Indices past the table are for
+// core to refuse.
+static enum adamd_status check_data_type(const Adamd__V1__PushHeader *message,
+                                         const struct adamd_layout *layout,
+                                         struct adamd_fault *fault) {
+    const size_t count = message->n_tensors > 0 ? message->n_tensors : layout->tensor_count;
+    enum adamd_dtype dtype = ADAMD_FLOAT32;
+
+    if (message->data_type == ADAMD__V1__DATA_TYPE__DATA_TYPE_UNSPECIFIED) {
+        return ADAMD_OK;
+    }
+    if (!codec_dtype_read(message->data_type, &dtype)) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "data_type", "there is no data type %d",
+                          (int)message->data_type);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const size_t index = message->n_tensors > 0 ? message->tensors[i] : i;
+        const struct adamd_tensor *tensor = &layout->tensors[index];
+        if (index < layout->tensor_count && tensor->dtype != dtype) {
+            return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "data_type",
+                              "the gradient is %s, but tensor \"%.120s\" is %s",
+                              adamd_dtype_name(dtype), tensor->key,
+                              adamd_dtype_name(tensor->dtype));
+        }
+    }
+    return ADAMD_OK;
+}
+
 enum adamd_status codec_push_head_read(const Adamd__V1__PushHeader *message,
                                        const struct adamd_layout *layout, struct codec_arena *arena,
                                        struct adamd_push_head *ret_head,
@@ -130,10 +158,6 @@ enum adamd_status codec_push_head_read(const Adamd__V1__PushHeader *message,
         .replace = message->replace != 0,
     };
 
-    if (message->data_type > ADAMD__V1__DATA_TYPE__DATA_TYPE_FLOAT32) {
-        return adamd_fail(fault, ADAMD_UNSUPPORTED, "data_type",
-                          "gradients must be DATA_TYPE_FLOAT32 in this build");
-    }
     if (message->n_tensors > layout->tensor_count) {
         return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "tensors",
                           "%zu tensors, but the model has %" PRIu32, message->n_tensors,
@@ -150,6 +174,9 @@ enum adamd_status codec_push_head_read(const Adamd__V1__PushHeader *message,
                           "weight is not a finite number above 0");
     }
     enum adamd_status status = check_layout(message, layout, fault);
+    if (status == ADAMD_OK) {
+        status = check_data_type(message, layout, fault);
+    }
     if (status == ADAMD_OK) {
         status = read_metrics(message, arena, &head, fault);
     }

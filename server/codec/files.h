@@ -16,6 +16,12 @@ void codec_file_add(struct codec_file *file, const void *bytes, size_t size);
 void codec_file_add_tensor(struct codec_file *file, const struct adamd_tensor *tensor,
                            const unsigned char *arena);
 
+/**
+ * What stands under "adamd.complex128" in the metadata: the keys of those parameters, which a file
+ * holds as pairs of F64, a line each; malloc'ed, NULL where there are none. False if out of memory.
+ */
+bool codec_pairs_list(const struct adamd_layout *layout, char **ret_text);
+
 /** An entry with the shape and type of a tensor. */
 void codec_entry_of(struct adamd_safetensors_entry *entry, const struct adamd_tensor *tensor,
                     const char *name);

@@ -99,7 +99,11 @@ static enum adamd_status write_header(struct writer *writer, const char *groups,
                                       size_t *ret_size) {
     char version[24];
     char digest_text[33];
+    char *pairs = NULL;
 
+    if (!codec_pairs_list(writer->layout, &pairs)) {
+        return adamd_fail_plain(writer->fault, ADAMD_NO_MEMORY);
+    }
     (void)snprintf(version, sizeof version, "%" PRIu64, writer->capture->version);
     codec_digest_text(digest, digest_text);
     const struct adamd_safetensors_metadata metadata[] = {
@@ -108,10 +112,13 @@ static enum adamd_status write_header(struct writer *writer, const char *groups,
         {"adamd.param_groups", groups},
         {"adamd.version", version},
         {"adamd.state_digest", digest_text},
+        {"adamd.complex128", pairs}, // the last, which may be absent
     };
-    return adamd_safetensors_write(writer->entries, writer->count, metadata,
-                                   sizeof metadata / sizeof metadata[0], ret_head, ret_size,
-                                   writer->fault);
+    const size_t count = sizeof metadata / sizeof metadata[0] - (pairs == NULL ? 1 : 0);
+    const enum adamd_status status = adamd_safetensors_write(
+        writer->entries, writer->count, metadata, count, ret_head, ret_size, writer->fault);
+    free(pairs);
+    return status;
 }
 
 static bool make_steps(struct writer *writer, struct codec_file *file) {

@@ -129,7 +129,7 @@ struct codec_gradients {
     uint64_t byte_size;
 };
 
-/** LAYOUT_MISMATCH names the tensor: unknown, another shape, another type than F32. */
+/** LAYOUT_MISMATCH names the tensor: unknown, of another shape or another type. */
 ADAMD_MUST_USE enum adamd_status codec_map_gradients(const struct adamd_layout *layout,
                                                      const struct adamd_safetensors *header,
                                                      struct codec_arena *arena,

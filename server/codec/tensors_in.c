@@ -152,26 +152,29 @@ static void format_shape(char text[80], const uint64_t *shape, uint32_t rank) {
     }
 }
 
-// True if the entry holds a float32 array of the tensor's shape.
+// True if the entry has the tensor's type and shape.
 static bool check_array(struct differences *differences, const struct adamd_tensor *tensor,
                         const struct adamd_safetensors_entry *entry) {
+    struct adamd_safetensors_entry wanted;
     char text[200];
-    char wanted[80];
-    char given[80];
+    char wanted_shape[80];
+    char given_shape[80];
 
-    if (entry->type != ADAMD_ST_F32) {
-        (void)snprintf(text, sizeof text, "is %s, the model takes F32",
-                       adamd_safetensors_type_name(entry->type));
+    codec_entry_of(&wanted, tensor, tensor->key);
+    if (entry->type != wanted.type) {
+        (void)snprintf(text, sizeof text, "is %s, the model takes %s",
+                       adamd_safetensors_type_name(entry->type),
+                       adamd_safetensors_type_name(wanted.type));
         note_difference(differences, entry->name, text);
         return false;
     }
-    if (entry->rank == tensor->rank &&
-        memcmp(entry->shape, tensor->shape, tensor->rank * sizeof entry->shape[0]) == 0) {
+    if (entry->rank == wanted.rank &&
+        memcmp(entry->shape, wanted.shape, wanted.rank * sizeof entry->shape[0]) == 0) {
         return true;
     }
-    format_shape(given, entry->shape, entry->rank);
-    format_shape(wanted, tensor->shape, tensor->rank);
-    (void)snprintf(text, sizeof text, "has shape %s, the model's is %s", given, wanted);
+    format_shape(given_shape, entry->shape, entry->rank);
+    format_shape(wanted_shape, wanted.shape, wanted.rank);
+    (void)snprintf(text, sizeof text, "has shape %s, the model's is %s", given_shape, wanted_shape);
     note_difference(differences, entry->name, text);
     return false;
 }

@@ -95,29 +95,10 @@ enum adamd_status codec_raw_file(const struct adamd_layout *layout,
 struct codec_plan {
     const struct adamd_layout *layout;
     uint32_t *order; // tensors as the file has them
+    char *pairs;     // codec_pairs_list()
     char *members;   // of the header: "a":{…},"b":{…}
     size_t members_size;
 };
-
-static enum adamd_safetensors_type type_of(enum adamd_dtype dtype) {
-    switch (dtype) {
-    case ADAMD_FLOAT16:
-        return ADAMD_ST_F16;
-    case ADAMD_BFLOAT16:
-        return ADAMD_ST_BF16;
-    case ADAMD_FLOAT64:
-        return ADAMD_ST_F64;
-    default:
-        return ADAMD_ST_F32;
-    }
-}
-
-void codec_entry_of(struct adamd_safetensors_entry *entry, const struct adamd_tensor *tensor,
-                    const char *name) {
-    *entry = (struct adamd_safetensors_entry){
-        .name = name, .type = type_of(tensor->dtype), .rank = tensor->rank};
-    memcpy(entry->shape, tensor->shape, sizeof entry->shape);
-}
 
 // What the writer made, without length, braces and padding.
 static bool take_members(struct codec_plan *plan, unsigned char *header, size_t size) {
@@ -151,7 +132,9 @@ static enum adamd_status fill_plan(struct codec_plan *plan, struct adamd_safeten
         plan->order[i] =
             (uint32_t)adamd_layout_find(layout, entries[i].name, strlen(entries[i].name));
     }
-    return take_members(plan, header, size) ? ADAMD_OK : adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+    return take_members(plan, header, size) && codec_pairs_list(layout, &plan->pairs)
+               ? ADAMD_OK
+               : adamd_fail_plain(fault, ADAMD_NO_MEMORY);
 }
 
 enum adamd_status codec_plan_create(const struct adamd_layout *layout, struct codec_plan **ret_plan,
@@ -182,6 +165,7 @@ enum adamd_status codec_plan_create(const struct adamd_layout *layout, struct co
 void codec_plan_destroy(struct codec_plan *plan) {
     if (plan != NULL) {
         free(plan->order);
+        free(plan->pairs);
         free(plan->members);
         free(plan);
     }
@@ -198,7 +182,12 @@ static unsigned char *make_header(const struct codec_plan *plan,
     codec_text_uint(&text, published->version);
     codec_text_put(&text, "\",\"adamd.generation\":\"");
     codec_text_uint(&text, published->generation);
-    codec_text_put(&text, plan->members_size > 0 ? "\"}," : "\"}");
+    codec_text_put(&text, "\"");
+    if (plan->pairs != NULL) {
+        codec_text_put(&text, ",\"adamd.complex128\":");
+        codec_text_quote(&text, plan->pairs);
+    }
+    codec_text_put(&text, plan->members_size > 0 ? "}," : "}");
     codec_text_add(&text, plan->members, plan->members_size);
     codec_text_put(&text, "}");
     while (!text.failed && text.size % ALIGNMENT != 0) {

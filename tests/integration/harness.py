@@ -341,10 +341,15 @@ class Daemon:
                 pass
             return answer
 
-    def create_model(self, name, shapes, policy=None, groups=None, start=None, **options):
+    def create_model(self, name, shapes, policy=None, groups=None, start=None, dtypes=None,
+                     **options):
         """`shapes`: {key: [dimensions]}; `options`: the defaults by PyTorch's names; `start`:
-        {key: values} to put as parameters, which makes the model active."""
+        {key: values} to put as parameters, which makes the model active; `dtypes`: {key:
+        "FLOAT16"}, float32 where it says nothing."""
         body = {"tensors": [{"key": k, "shape": [str(n) for n in s]} for k, s in shapes.items()]}
+        for tensor in body["tensors"]:
+            if tensor["key"] in (dtypes or {}):
+                tensor["dataType"] = "DATA_TYPE_" + dtypes[tensor["key"]]
         if policy:
             body["stepPolicy"] = policy
         if groups:

@@ -221,7 +221,6 @@ class Create(Rest):
 
     def test_what_this_build_cannot_do_yet_is_said(self):
         for body, field in (
-            ({"tensors": [{"key": "w", "dataType": "DATA_TYPE_BFLOAT16"}]}, "data_type"),
             ({"tensors": TENSORS, "durability": "DURABILITY_WAL"}, "durability"),
         ):
             with self.subTest(field):

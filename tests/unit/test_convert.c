@@ -223,8 +223,9 @@ static const struct {
      ADAMD_BAD_FIELD},
     {"{" TENSORS ",\"labels\":[{\"value\":\"a\"}]}", "labels[0].key", ADAMD_BAD_FIELD},
     {"{" TENSORS ",\"stepPolicy\":{\"lease\":\"-1s\"}}", "step_policy.lease", ADAMD_BAD_FIELD},
-    {"{\"tensors\":[{\"key\":\"w\",\"dataType\":\"DATA_TYPE_FLOAT16\"}]}", "tensors[0].data_type",
-     ADAMD_UNSUPPORTED},
+    {"{\"tensors\":[{\"key\":\"w\",\"dataType\":\"DATA_TYPE_COMPLEX128\","
+     "\"shape\":[1,1,1,1,1,1,1,1]}]}",
+     "tensors[0].shape", ADAMD_TOO_LARGE},
     {"{\"tensors\":[{\"key\":\"w\",\"shape\":[1,1,1,1,1,1,1,1,1]}]}", "tensors[0].shape",
      ADAMD_BAD_FIELD},
     {"{\"tensors\":[{\"key\":\"w\"},{\"key\":\"w\"}]}", "tensors[1].key", ADAMD_BAD_FIELD},
@@ -492,7 +493,9 @@ START_TEST(head_of_a_push_is_read_and_checked)
         const char *text, *field;
         enum adamd_status status;
     } rows[] = {
-        {"{\"dataType\":\"DATA_TYPE_BFLOAT16\"}", "data_type", ADAMD_UNSUPPORTED},
+        {"{\"dataType\":\"DATA_TYPE_BFLOAT16\"}", "data_type", ADAMD_LAYOUT_MISMATCH},
+        {"{\"dataType\":\"DATA_TYPE_FLOAT64\",\"tensors\":[1]}", "data_type",
+         ADAMD_LAYOUT_MISMATCH},
         {"{\"layoutDigest\":\"00\"}", "layout_digest", ADAMD_BAD_FIELD},
         {"{\"layoutDigest\":\"00000000000000000000000000000000\"}", "layout_digest",
          ADAMD_LAYOUT_MISMATCH},

@@ -595,6 +595,79 @@ START_TEST(gradient_that_is_not_the_models_is_named)
 }
 END_TEST
 
+// ----------------------------------------------------------------------------------------- dtypes
+
+static const struct {
+    struct adamd_tensor_spec spec;
+    enum adamd_safetensors_type type;
+    uint32_t rank;
+} mixed[] = {
+    {{"d", ADAMD_FLOAT64, 1, {3}}, ADAMD_ST_F64, 1},
+    {{"h", ADAMD_FLOAT16, 2, {3, 3}}, ADAMD_ST_F16, 2},
+    {{"c", ADAMD_COMPLEX64, 1, {2}}, ADAMD_ST_C64, 1},
+    {{"z", ADAMD_COMPLEX128, 2, {1, 2}}, ADAMD_ST_F64, 3},
+    {{"b", ADAMD_BFLOAT16, 1, {5}}, ADAMD_ST_BF16, 1},
+    {{"y\"", ADAMD_COMPLEX128, 0, {0}}, ADAMD_ST_F64, 1},
+};
+enum { MIXED = sizeof mixed / sizeof mixed[0] };
+
+static void check_mixed_entries(const struct adamd_layout *of, const unsigned char *host,
+                                const struct adamd_safetensors *header, const unsigned char *data) {
+    ck_assert_uint_eq(header->entry_count, MIXED);
+    ck_assert_str_eq(adamd_safetensors_metadata_get(header, "adamd.complex128"), "z\ny\"");
+    for (uint32_t i = 0; i < MIXED; i++) {
+        const struct adamd_tensor *tensor = &of->tensors[i];
+        const struct adamd_safetensors_entry *entry = find_entry(header, tensor->key);
+        ck_assert_ptr_nonnull(entry);
+        ck_assert_int_eq(entry->type, mixed[i].type);
+        ck_assert_uint_eq(entry->rank, mixed[i].rank);
+        ck_assert_uint_eq(entry->end - entry->begin, adamd_tensor_bytes(tensor));
+        ck_assert_int_eq(
+            memcmp(data + entry->begin, host + tensor->offset, (size_t)adamd_tensor_bytes(tensor)),
+            0);
+    }
+}
+
+START_TEST(each_dtype_has_its_type_in_files_and_is_taken_back)
+{
+    struct adamd_tensor_spec table[MIXED];
+    struct adamd_layout of;
+    struct codec_plan *plan = NULL;
+    struct codec_file file = {0};
+    struct adamd_safetensors header;
+    struct codec_gradients gradients;
+
+    for (uint32_t i = 0; i < MIXED; i++) {
+        table[i] = mixed[i].spec;
+    }
+    ck_assert_int_eq(adamd_layout_init(&of, table, MIXED, &fault), ADAMD_OK);
+    unsigned char *host = malloc(of.arena_bytes);
+    ck_assert_ptr_nonnull(host);
+    for (uint64_t i = 0; i < of.arena_bytes; i++) {
+        host[i] = (unsigned char)(i * 7 + i / 64);
+    }
+    const struct adamd_published published = {.host = host, .version = 1};
+    ck_assert_int_eq(codec_plan_create(&of, &plan, &fault), ADAMD_OK);
+    ck_assert_int_eq(codec_parameters_file(plan, &published, &file), ADAMD_OK);
+    unsigned char *bytes = join(file.vector, file.vector_count, file.size);
+    read_header(&header, bytes, file.size);
+    check_mixed_entries(&of, host, &header, bytes + file.size - header.data_bytes);
+    ck_assert_int_eq(codec_map_gradients(&of, &header, &arena, &gradients, &fault), ADAMD_OK);
+    ck_assert_uint_eq(gradients.byte_size, of.wire_bytes);
+    ck_assert_uint_eq(gradients.count, MIXED);
+    header.entries[0].type = ADAMD_ST_I64; // the first is the largest type
+    ck_assert_int_eq(codec_map_gradients(&of, &header, &arena, &gradients, &fault),
+                     ADAMD_LAYOUT_MISMATCH);
+    ck_assert_str_eq(fault.field, header.entries[0].name);
+    adamd_safetensors_finish(&header);
+    free(bytes);
+    free(host);
+    codec_file_finish(&file);
+    codec_plan_destroy(plan);
+    adamd_layout_finish(&of);
+}
+END_TEST
+
 // ----------------------------------------------------------------------------------------- upload
 
 START_TEST(upload_that_is_no_safetensors_file_is_refused_at_its_length)
@@ -644,6 +717,7 @@ int main(void) {
     tcase_add_test(cases, whole_numbers_of_older_files_are_read);
     tcase_add_test(cases, gradients_may_be_some_of_the_tensors_in_any_order);
     tcase_add_test(cases, gradient_that_is_not_the_models_is_named);
+    tcase_add_test(cases, each_dtype_has_its_type_in_files_and_is_taken_back);
     tcase_add_test(cases, upload_that_is_no_safetensors_file_is_refused_at_its_length);
     suite_add_tcase(suite, cases);
 
