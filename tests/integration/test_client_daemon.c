@@ -436,6 +436,149 @@ START_TEST(a_version_that_does_not_come_is_not_waited_for_beyond_its_time)
 }
 END_TEST
 
+// The step records, as curl gets them.
+static void read_records(const struct daemon *daemon, char *text, size_t size) {
+    char command[160];
+    FILE *output = NULL;
+
+    snprintf(command, sizeof command, "curl -s %s/v1/models/m/steps", daemon->endpoint);
+    output = popen(command, "r");
+    ck_assert_ptr_nonnull(output);
+    text[fread(text, 1, size - 1, output)] = '\0';
+    ck_assert_int_eq(pclose(output), 0);
+}
+
+static adamd_error_t *evaluate(void *arg, double *ret_loss) {
+    float *gradient = arg;
+
+    for (size_t i = 0; i < COUNT; i++) {
+        gradient[i] = 1;
+    }
+    *ret_loss = 0.375;
+    return NULL;
+}
+
+START_TEST(a_closures_loss_stands_in_the_step_record)
+{
+    const adamd_trigger_t triggers[] = {ADAMD_TRIGGER_EACH_PUSH, ADAMD_TRIGGER_MANUAL};
+    struct daemon daemon;
+    float gradient[COUNT] = {0}, values[COUNT] = {0};
+    const adamd_buffer_t buffer = {values, sizeof values};
+    adamd_push_options_t push = push_of(gradient, COUNT);
+    adamd_pull_options_t pull = pull_of(&buffer);
+    adamd_step_args_t args = ADAMD_STEP_ARGS_INIT;
+    adamd_push_result_t pushed = ADAMD_PUSH_RESULT_INIT;
+    adamd_pull_result_t pulled = ADAMD_PULL_RESULT_INIT;
+    adamd_session_t *session = NULL;
+    adamd_client_t *client = NULL;
+    char records[2048];
+    double loss = 0;
+
+    start(&daemon);
+    client = connect_to(daemon.endpoint, "w0");
+    make_model(client, triggers[_i], 0);
+    expect_success(adamd_register(client, NULL, &session, NULL));
+    args.push = &push;
+    args.pull = &pull;
+    expect_success(adamd_step_closure(session, evaluate, gradient, &args, &loss, &pushed, &pulled));
+    ck_assert_double_eq(loss, 0.375);
+    ck_assert_uint_eq(pushed.version, 1);
+    ck_assert_uint_eq(pulled.version, 1);
+    expect_moved(values, COUNT, -0.125f);
+    read_records(&daemon, records, sizeof records);
+    ck_assert_ptr_nonnull(strstr(records, "{\"key\":\"loss\",\"value\":0.375}"));
+    adamd_session_destroy(session);
+    adamd_client_destroy(client);
+    stop(&daemon);
+}
+END_TEST
+
+START_TEST(options_change_from_the_version_that_is_told)
+{
+    struct daemon daemon;
+    const float gradient[COUNT] = {1, 1, 1, 1, 1, 1, 1};
+    float values[COUNT] = {0};
+    const adamd_buffer_t buffer = {values, sizeof values};
+    const adamd_push_options_t push = push_of(gradient, COUNT);
+    const adamd_pull_options_t pull = pull_of(&buffer);
+    adamd_adam_options_t adam = ADAMD_ADAM_OPTIONS_INIT;
+    const adamd_extra_t extra = {"initial_lr", "0.125"};
+    const adamd_group_update_t group = {.options = &adam, .extras = &extra, .extra_count = 1};
+    adamd_set_options_t options = ADAMD_SET_OPTIONS_INIT;
+    adamd_session_t *session = NULL;
+    adamd_client_t *client = NULL;
+    uint64_t version = 0;
+
+    start(&daemon);
+    client = connect_to(daemon.endpoint, "w0");
+    make_model(client, ADAMD_TRIGGER_EACH_PUSH, 0);
+    expect_success(adamd_register(client, NULL, &session, NULL));
+    expect_success(adamd_push_pull(session, &push, &pull, NULL, NULL));
+    options.groups = &group;
+    options.group_count = 1;
+    adam.lr = -1;
+    expect_reason(adamd_set_options(client, &options, &version), "BAD_FIELD");
+    adam.lr = 0;
+    expect_success(adamd_set_options(client, &options, &version));
+    ck_assert_uint_eq(version, 2);
+    expect_success(adamd_push_pull(session, &push, &pull, NULL, NULL));
+    expect_moved(values, COUNT, -0.125f);
+    options.groups = NULL;
+    options.all = &adam;
+    adam.lr = 0.125;
+    expect_success(adamd_set_options(client, &options, &version));
+    ck_assert_uint_eq(version, 3);
+    expect_success(adamd_push_pull(session, &push, &pull, NULL, NULL));
+    expect_moved(values, COUNT, -0.25f);
+    adamd_session_destroy(session);
+    adamd_client_destroy(client);
+    stop(&daemon);
+}
+END_TEST
+
+START_TEST(a_state_goes_out_and_comes_back)
+{
+    struct daemon daemon;
+    const float gradient[COUNT] = {1, 1, 1, 1, 1, 1, 1};
+    float values[COUNT] = {0};
+    const adamd_buffer_t buffer = {values, sizeof values};
+    const adamd_push_options_t push = push_of(gradient, COUNT);
+    const adamd_pull_options_t pull = pull_of(&buffer);
+    adamd_pull_result_t saved = ADAMD_PULL_RESULT_INIT;
+    adamd_state_dict_t *dict = NULL;
+    adamd_session_t *session = NULL;
+    adamd_client_t *client = NULL;
+    FILE *file = tmpfile();
+
+    ck_assert_ptr_nonnull(file);
+    start(&daemon);
+    client = connect_to(daemon.endpoint, "w0");
+    make_model(client, ADAMD_TRIGGER_EACH_PUSH, 0);
+    expect_success(adamd_register(client, NULL, &session, NULL));
+    expect_success(adamd_push(session, &push, NULL));
+    expect_success(adamd_state_dict(session, NULL, &dict));
+    ck_assert_uint_eq(adamd_state_dict_version(dict), 1);
+    expect_success(adamd_push(session, &push, NULL));
+    expect_success(adamd_save_state(client, NULL, fileno(file), &saved));
+    ck_assert_uint_eq(saved.version, 2);
+    expect_success(adamd_load_state_dict(session, NULL, dict, NULL));
+    ck_assert_uint_eq(adamd_session_generation(session), 2);
+    expect_success(adamd_pull(session, &pull, NULL));
+    expect_moved(values, COUNT, -0.125f);
+    expect_success(adamd_push_pull(session, &push, &pull, NULL, NULL));
+    expect_moved(values, COUNT, -0.25f);
+    expect_success(adamd_restore_state(client, NULL, fileno(file)));
+    expect_reason(adamd_push(session, &push, NULL), "RUN_RESTORED");
+    expect_success(adamd_pull_model(client, NULL, &pull, NULL));
+    expect_moved(values, COUNT, -0.25f);
+    adamd_state_dict_destroy(dict);
+    ck_assert_int_eq(fclose(file), 0);
+    adamd_session_destroy(session);
+    adamd_client_destroy(client);
+    stop(&daemon);
+}
+END_TEST
+
 int main(int argc, char **argv) {
     Suite *suite = suite_create("client_daemon");
     TCase *tests = tcase_create("daemon");
@@ -454,6 +597,9 @@ int main(int argc, char **argv) {
     tcase_add_test(tests, manual_steps_when_it_is_told);
     tcase_add_test(tests, a_round_waits_for_all_workers);
     tcase_add_loop_test(tests, large_gradients_arrive_whole, 0, 2);
+    tcase_add_loop_test(tests, a_closures_loss_stands_in_the_step_record, 0, 2);
+    tcase_add_test(tests, options_change_from_the_version_that_is_told);
+    tcase_add_test(tests, a_state_goes_out_and_comes_back);
     tcase_add_test(tests, a_version_that_does_not_come_is_not_waited_for_beyond_its_time);
     suite_add_tcase(suite, tests);
     srunner_run_all(runner, CK_ENV);
