@@ -235,8 +235,8 @@ class Steps(RemoteCase):
         weight.grad = torch.randn(3, 2)
         address = weight.data_ptr()
         optimizer.step()
-        self.assertEqual(optimizer._gradients[0].data, weight.grad.data_ptr())
-        self.assertEqual(optimizer._buffers()[0].data, address)
+        self.assertEqual(optimizer._table.gradients[0].data, weight.grad.data_ptr())
+        self.assertEqual(optimizer._table.buffers()[0].data, address)
         self.assertEqual(weight.data_ptr(), address)
 
     def test_memory_of_any_order(self):

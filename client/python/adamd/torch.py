@@ -16,7 +16,8 @@ import warnings
 import torch
 
 from adamd import library, statefile
-from adamd.client import Client, Error, Group, Options, Policy, Tensor, data_array
+from adamd.client import Client, Error, Group, Options, Policy
+from adamd.memory import Slot, Table, bytes_of, plain
 
 __all__ = ["RemoteAdam", "RemoteAdamW"]
 
@@ -39,33 +40,6 @@ _ADVICE = {
 
 
 # ------------------------------------------------------------------------------------- small things
-
-
-def _is_direct(tensor):
-    """Whether its memory is the row-major elements, here."""
-    return (tensor.layout == torch.strided and tensor.device.type == "cpu"
-            and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg())
-
-
-def _plain(tensor):
-    """The same values as row-major elements in this machine's memory; itself if it is that already."""
-    if _is_direct(tensor):
-        return tensor
-    return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-
-
-def _bytes_of(tensor):
-    return tensor.numel() * tensor.element_size()
-
-
-def _increment_version(tensors):
-    """Tells autograd that these were written, as PyTorch's own step does by writing them."""
-    function = getattr(torch.autograd.graph, "increment_version", None)
-    for tensor in tensors:
-        if function is not None:
-            function(tensor)
-        else:  # before 2.1: nothing is written, and views share the count
-            tensor.detach().view(-1)[:0].zero_()
 
 
 def _number(value):
@@ -91,31 +65,6 @@ def _metrics_of(loss):
         return [("loss", float(loss.detach() if isinstance(loss, torch.Tensor) else loss))]
     except (TypeError, ValueError, RuntimeError):
         return []
-
-
-class _Slot:
-    """A parameter, and where it goes."""
-
-    __slots__ = ("param", "key", "is_named", "index", "staging", "version")
-
-    def __init__(self, param, name, place):
-        self.param, self.is_named = param, name is not None
-        self.key = name if self.is_named else str(place)
-        self.index = None  # in the daemon's table
-        self.staging = None  # what is pulled into, if the parameter's own memory will not do
-        self.version = None  # autograd's, when the daemon's value was written last
-
-    def address(self):
-        if _is_direct(self.param):
-            self.staging = None
-            return self.param.data_ptr()
-        if self.staging is None:
-            self.staging = torch.empty(self.param.shape, dtype=self.param.dtype)
-        return self.staging.data_ptr()
-
-    def describe(self):
-        return Tensor(self.key, tuple(self.param.shape), str(self.param.dtype).split(".")[1],
-                      self.is_named)
 
 
 def _differences(mine, theirs, my_groups, their_groups):
@@ -212,7 +161,7 @@ class _Remote:
                 if id(param) in seen:
                     raise ValueError("a parameter is twice in a group: a daemon steps each once")
                 seen.add(id(param))
-                slots.append(known.get(id(param)) or _Slot(param, name, len(slots)))
+                slots.append(known.get(id(param)) or Slot(param, name, len(slots)))
         self._slots = slots
 
     def _groups_of_slots(self):
@@ -222,8 +171,7 @@ class _Remote:
         index = {tensor.key: i for i, tensor in enumerate(tensors)}
         for slot in self._slots:
             slot.index = index[slot.key]
-        self._table = sorted(self._slots, key=lambda slot: slot.index)
-        self._gradients = (library.Gradient * max(len(self._table), 1))()
+        self._table = Table(self._slots)
 
     def _group_of(self, group):
         """What the daemon is told of it."""
@@ -257,7 +205,7 @@ class _Remote:
             self._take_indices(self._await(tensors))
         self._session = self._client.register(self._rank)
         if is_new:
-            self._remember_versions()
+            self._table.remember()
         else:
             self._pull()
 
@@ -273,9 +221,9 @@ class _Remote:
         return True
 
     def _put_first(self):
-        values = [_plain(slot.param) for slot in self._table]
+        values = [plain(slot.param) for slot in self._table.slots]
         try:
-            self._client.put_parameters([(v.data_ptr(), _bytes_of(v)) for v in values])
+            self._client.put_parameters([(v.data_ptr(), bytes_of(v)) for v in values])
         except Error as error:
             if error.reason != "PRECONDITION_REQUIRED":  # who waited took over
                 raise
@@ -301,29 +249,12 @@ class _Remote:
 
     # Parameters.
 
-    def _buffers(self):
-        return data_array([(slot.address(), _bytes_of(slot.param)) for slot in self._table])
-
-    def _take_pulled(self):
-        written = []
-        for slot in self._table:
-            if slot.staging is not None:
-                slot.param.copy_(slot.staging)
-            else:
-                written.append(slot.param)
-        _increment_version(written)
-        self._remember_versions()
-        self._is_torn = False
-
-    def _remember_versions(self):
-        for slot in self._table:
-            slot.version = slot.param._version
-
     def _pull(self):
         with torch.no_grad():
             self._is_torn = True
-            self._session.pull(self._buffers())
-            self._take_pulled()
+            self._session.pull(self._table.buffers())
+            self._table.take_pulled()
+            self._is_torn = False
 
     @property
     def version(self):
@@ -336,8 +267,8 @@ class _Remote:
         module. Other workers have to register again: see recover()."""
         with self._client.read_state() as state:
             tensors = statefile.read(state.buffer)
-        for slot in self._table:
-            tensors[slot.key] = _plain(slot.param.detach())
+        for slot in self._slots:
+            tensors[slot.key] = plain(slot.param.detach())
         self._write(tensors)
 
     def _write(self, tensors):
@@ -360,7 +291,7 @@ class _Remote:
         del head
         self._register_again()
         self._held = groups
-        self._remember_versions()
+        self._table.remember()
 
     def _register_again(self):
         try:
@@ -384,32 +315,14 @@ class _Remote:
         grad_scale = getattr(self, "grad_scale", None)
         found_inf = getattr(self, "found_inf", None)
         self._check_scaler(grad_scale, found_inf)
-        count, kept = self._collect()
-        if count == 0 or (found_inf is not None and float(found_inf) != 0.0):
+        kept = self._table.collect()
+        if not kept or (found_inf is not None and float(found_inf) != 0.0):
             return loss
         if grad_scale is not None:
             self._unscale(kept, grad_scale)
         self._send_changes()
-        self._push(count, _metrics_of(loss))
-        del kept
+        self._push(len(kept), _metrics_of(loss))
         return loss
-
-    def _collect(self):
-        """Fills the table of gradients. How many there are, and the tensors that they lie in."""
-        count, kept = 0, []
-        for slot in self._table:
-            grad = slot.param.grad
-            if grad is None:
-                continue
-            if grad.is_sparse:
-                raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam "
-                                   "instead")
-            plain = _plain(grad)
-            entry = self._gradients[count]
-            entry.tensor, entry.data, entry.byte_size = slot.index, plain.data_ptr(), _bytes_of(plain)
-            kept.append((grad, plain))
-            count += 1
-        return count, kept
 
     def _check_scaler(self, grad_scale, found_inf):
         is_fused = any(group.get("fused") for group in self.param_groups)
@@ -418,12 +331,9 @@ class _Remote:
 
     def _unscale(self, kept, grad_scale):
         """Divides by GradScaler's scale, in the gradients themselves too, as PyTorch's fused step does."""
-        for i, (grad, plain) in enumerate(kept):
+        for i, (grad, _) in enumerate(kept):
             grad.div_(grad_scale.to(grad.device))
-            if plain is not grad:
-                plain = _plain(grad)
-                kept[i] = (grad, plain)
-                self._gradients[i].data = plain.data_ptr()
+            self._table.collect_again(kept, i)
 
     def _check_tensor_lr(self, group):
         if isinstance(group["lr"], torch.Tensor) and group.get("foreach") and \
@@ -443,7 +353,7 @@ class _Remote:
             except Error as error:
                 self._refuse(error)
             self._held = groups
-        if not self._is_torn and any(slot.param._version != slot.version for slot in self._table):
+        if not self._is_torn and self._table.is_changed():
             if self._policy.trigger.upper() == "BARRIER":
                 raise RuntimeError("parameters were changed here since the last step: with several "
                                    "workers, call put_parameters() in one and recover() in the others")
@@ -452,13 +362,14 @@ class _Remote:
     def _push(self, count, metrics):
         result = library.PushResult()
         try:
-            self._session.push_pull(self._gradients, count, self._buffers(), metrics=metrics,
-                                    weight=self._weight, result=result)
+            self._session.push_pull(self._table.gradients, count, self._table.buffers(),
+                                    metrics=metrics, weight=self._weight, result=result)
         except Error as error:
             self._is_torn = self._is_torn or result.outcome != 0
             self._advise(error)
             raise
-        self._take_pulled()
+        self._table.take_pulled()
+        self._is_torn = False
 
     def _refuse(self, error):
         """Raises what the daemon said of options, as PyTorch would raise it."""
@@ -571,7 +482,7 @@ class _Remote:
             names = _MOMENTS if group["amsgrad"] else _MOMENTS[:2]
             for slot in slots:
                 entry = self.state.get(slot.param) or {}
-                tensors[slot.key] = _plain(slot.param.detach())
+                tensors[slot.key] = plain(slot.param.detach())
                 step = float(entry["step"]) if entry else 0.0
                 tensors[slot.key + ".step"] = torch.tensor(round(step), dtype=torch.int64)
                 for name in names:
@@ -579,7 +490,7 @@ class _Remote:
                     if value.shape != slot.param.shape:
                         wrong.append(f"{name} of {slot.key} is {list(value.shape)}, not "
                                      f"{list(slot.param.shape)}")
-                    tensors[f"{slot.key}.{name}"] = _plain(value)
+                    tensors[f"{slot.key}.{name}"] = plain(value)
         if wrong:
             raise ValueError("loaded state dict does not fit: " + "; ".join(wrong[:10]))
         return tensors
