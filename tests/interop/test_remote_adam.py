@@ -310,6 +310,66 @@ class Steps(RemoteCase):
         self.assertIsNone(weight.grad)
 
 
+class Types(RemoteCase):
+    """Every type of a parameter, by PyTorch's tolerances; the bits are another suite's."""
+
+    def compare(self, dtypes, **options):
+        values = [torch.randn(8, 16).to(dtype) for dtype in dtypes]
+        ours = [torch.nn.Parameter(value.clone()) for value in values]
+        theirs = [torch.nn.Parameter(value.clone()) for value in values]
+        optimizers = (self.remote(RemoteAdam, ours, lr=0.1, **options),
+                      torch.optim.Adam(theirs, lr=0.1, **options))
+        for _ in range(3):
+            for p, q in zip(ours, theirs):
+                p.grad = torch.randn_like(p)
+                q.grad = p.grad.clone()
+            for optimizer in optimizers:
+                optimizer.step()
+        for p, q in zip(ours, theirs):
+            torch.testing.assert_close(p, q)
+        states = [optimizer.state_dict() for optimizer in optimizers]
+        for index, state in states[0]["state"].items():
+            for name, value in state.items():
+                torch.testing.assert_close(value, states[1]["state"][index][name])
+        for loaded in reversed(states):  # and back, both ways
+            optimizers[0].load_state_dict(loaded)
+            again = optimizers[0].state_dict()
+            for index, state in again["state"].items():
+                for name, value in state.items():
+                    self.assertTrue(torch.equal(value, loaded["state"][index][name]), name)
+
+    def test_each(self):
+        half = (torch.float16, torch.bfloat16) if TORCH >= (2, 4) else ()
+        for dtype in (torch.float64, torch.complex64, torch.complex128, *half):
+            for flag in (None, "foreach", "fused"):
+                if dtype.is_complex and (flag == "fused" or TORCH < (2, 0)) and flag:
+                    continue
+                if flag == "fused" and TORCH < (2, 4):
+                    continue
+                self.name = remote.new_name()
+                with self.subTest(dtype=dtype, flag=flag):
+                    amsgrad = flag is None and (TORCH >= (2, 0) or not dtype.is_complex)
+                    self.compare([dtype], amsgrad=amsgrad, weight_decay=0.1,
+                                 eps=0.1 if dtype == torch.float16 else 1e-8,
+                                 **({flag: True} if flag else {}))
+
+    def test_many_in_one_model(self):
+        self.compare([torch.float64, torch.float32, torch.complex128, torch.complex64,
+                      *((torch.bfloat16, torch.float32) if TORCH >= (2, 4) else ())])
+
+    def test_gradients_that_are_views(self):
+        """Conjugated and negated views have the values in no memory."""
+        value = torch.randn(4, dtype=torch.complex64)
+        ours, theirs = torch.nn.Parameter(value.clone()), torch.nn.Parameter(value.clone())
+        optimizers = (self.remote(RemoteAdam, [ours]), torch.optim.Adam([theirs]))
+        ours.grad = torch.randn(4, dtype=torch.complex64).conj()
+        self.assertTrue(ours.grad.is_conj())
+        theirs.grad = ours.grad.resolve_conj()
+        for optimizer in optimizers:
+            optimizer.step()
+        torch.testing.assert_close(ours, theirs)
+
+
 class Groups(RemoteCase):
     def test_edits_are_sent_before_the_step(self):
         weights = [parameter(3), parameter(3)]

@@ -10,25 +10,29 @@ import torch
 
 _NAMES = {
     torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64",
-    torch.complex64: "C64", torch.complex128: "C128", torch.int64: "I64",
+    torch.complex64: "C64", torch.int64: "I64",
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+_PAIRS = "adamd.complex128"  # keys of tensors that stand as pairs of F64: the format has no complex128
+_SUFFIXES = ("", ".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq")
 
 
 def read(buffer):
     """{name: tensor}: copies, so that the buffer may go."""
     (size,) = struct.unpack_from("<Q", buffer)
     header = json.loads(bytes(buffer[8 : 8 + size]))
-    header.pop("__metadata__", None)
+    pairs = header.pop("__metadata__", {}).get(_PAIRS)
+    names = {key + suffix for key in pairs.split("\n") for suffix in _SUFFIXES} if pairs else ()
     tensors = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
-        if begin == end:
-            tensors[name] = torch.empty(shape, dtype=dtype)
-            continue
-        flat = torch.frombuffer(buffer, dtype=torch.uint8, count=end - begin, offset=8 + size + begin)
-        tensors[name] = flat.clone().view(dtype).reshape(shape)
+        tensor = torch.empty(shape, dtype=dtype)
+        if begin < end:
+            flat = torch.frombuffer(buffer, dtype=torch.uint8, count=end - begin,
+                                    offset=8 + size + begin)
+            tensor.view(-1).view(torch.uint8).copy_(flat)
+        tensors[name] = torch.view_as_complex(tensor) if name in names else tensor
     return tensors
 
 
@@ -56,10 +60,16 @@ def describe_group(group, keys, names):
 def write(tensors, groups):
     """The pieces of a file as (address, bytes) pairs, and what has to stay alive for them. `tensors`:
     {name: contiguous tensor in memory}; `groups`: what describe_group() gave."""
-    header = {"__metadata__": {"format": "pt", "adamd.format": "1",
-                               "adamd.param_groups": json.dumps(groups)}}
+    metadata = {"format": "pt", "adamd.format": "1", "adamd.param_groups": json.dumps(groups)}
+    pairs = [name for name, tensor in tensors.items() if tensor.dtype == torch.complex128
+             and not name.endswith(_SUFFIXES[1:])]
+    if pairs:
+        metadata[_PAIRS] = "\n".join(pairs)
+    header = {"__metadata__": metadata}
     pieces, at = [], 0
     for name, tensor in tensors.items():
+        if tensor.dtype == torch.complex128:
+            tensor = torch.view_as_real(tensor)
         size = tensor.numel() * tensor.element_size()
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape),
                         "data_offsets": [at, at + size]}
