@@ -128,7 +128,7 @@ static bool any_amsgrad(const struct adamd_model_spec *spec) {
     return any;
 }
 
-static size_t arena_bytes_of(const struct adamd_layout *layout) {
+size_t model_arena_bytes(const struct adamd_layout *layout) {
     // Tensors without elements still need something to point to.
     return layout->arena_bytes > 0 ? (size_t)layout->arena_bytes : ADAMD_ALIGN_BYTES;
 }
@@ -138,7 +138,7 @@ static uint64_t least_resident(const struct adamd_model_spec *spec,
                                const struct adamd_layout *layout) {
     const uint64_t arenas = any_amsgrad(spec) ? 6 : 5;
 
-    return arenas * arena_bytes_of(layout);
+    return arenas * model_arena_bytes(layout);
 }
 
 // On success `layout` and `*ret_group_of` are the caller's.
@@ -193,6 +193,10 @@ enum adamd_status adamd_model_validate(const struct adamd_model_spec *spec,
 static void free_model(struct adamd_model *model) {
     ADAMD_ASSERT(model->jobs_alive == 0);
     restore_forget(model);
+    addition_forget(model);
+    while (model->outgrown != NULL) {
+        outgrown_release(model, model->outgrown);
+    }
     capture_finish(model);
     published_finish(model);
     slots_finish(model);
@@ -293,7 +297,7 @@ enum adamd_status adamd_model_create(struct adamd_queue *queue, const struct ada
     init_lists(model);
     model->queue = queue;
     model->backend = adamd_queue_backend(queue);
-    model->arena_bytes = arena_bytes_of(&model->layout);
+    model->arena_bytes = model_arena_bytes(&model->layout);
     model->state = ADAMD_MODEL_INITIALIZING;
     model->generation = FIRST_GENERATION;
     model->slots_max = spec->slots_max;
@@ -314,7 +318,8 @@ enum adamd_status adamd_model_create(struct adamd_queue *queue, const struct ada
 void model_free_if_done(struct adamd_model *model) {
     bool done = model->jobs_alive == 0 && !model->advancing &&
                 model->capture.state != CAPTURE_HELD &&
-                (model->restore == NULL || model->restore->committed);
+                (model->restore == NULL || model->restore->committed) &&
+                (model->addition == NULL || model->addition->committed);
 
     for (uint32_t i = 0; i < model->published_count; i++) {
         done = done && model->published[i]->refs == 0;

@@ -158,10 +158,12 @@ void model_fail(struct adamd_model *model, enum adamd_status status) {
     waits_end(model, &model->pulls_ready, status);
     waits_end(model, &model->capture.waits, status);
     waits_end(model, &model->restore_waits, status);
+    waits_end(model, &model->addition_waits, status);
     model->current = NULL;
     if (model->restore != NULL && !model->restore->submitted) {
         restore_forget(model);
     }
+    addition_forget(model);
 }
 
 void model_end_all(struct adamd_model *model, enum adamd_status status) {
@@ -180,9 +182,11 @@ void model_end_all(struct adamd_model *model, enum adamd_status status) {
     waits_end(model, &model->pulls_ready, status);
     waits_end(model, &model->capture.waits, status);
     waits_end(model, &model->restore_waits, status);
+    waits_end(model, &model->addition_waits, status);
     if (model->restore != NULL && !model->restore->submitted) {
         restore_forget(model);
     }
+    addition_forget(model);
 }
 
 // ------------------------------------------------------------------------------------------- waits
@@ -317,8 +321,10 @@ void model_advance(struct adamd_model *model) {
         model->advance_again = false;
         restore_advance(model);
         capture_advance(model);
-        published_advance(model);
-        policy_advance(model);
+        if (!growth_advance(model)) {
+            published_advance(model);
+            policy_advance(model);
+        }
         submit_jobs(model);
         while (!model->advance_again && call_back(model)) {
         }

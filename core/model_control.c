@@ -9,6 +9,7 @@ struct adamd_model_info adamd_model_info(const struct adamd_model *model, uint64
         .generation = model->generation,
         .version = model->version,
         .config_count = model->config_count,
+        .layout_count = model->layout_count,
         .resident_bytes = model->resident_bytes,
         .group_count = model->group_count,
         .live_workers = adamd_workers_live(&model->workers, now_ms),
@@ -335,5 +336,5 @@ bool adamd_model_idle(const struct adamd_model *model) {
     return model->receiving.first == NULL && model->committed.first == NULL &&
            model->accumulating.first == NULL && !model->step.active && model->commands == NULL &&
            model->jobs_alive == 0 && model->endings == NULL && model->steppers_ended == NULL &&
-           model->ended == NULL && model->restore_waits == NULL;
+           model->ended == NULL && model->restore_waits == NULL && model->addition_waits == NULL;
 }

@@ -32,7 +32,8 @@ struct slot {
     struct slot *next; // in the free list
     struct adamd_buffer *buffer;
     unsigned char *host;
-    uint32_t holds; // gradient, accumulation, operations in flight
+    uint64_t layout_count; // of the layout that it was made for
+    uint32_t holds;        // gradient, accumulation, operations in flight
 };
 
 enum gradient_state { RECEIVING, COMMITTED, STAGED, STEPPING };
@@ -50,7 +51,8 @@ struct gradient {
     double weight;
     struct slot *slot;
     struct adamd_push *watchers;
-    // What it holds. `tensors` NULL means all, then `has` is NULL too.
+    // What it holds. `tensors` NULL means all that there were when it was admitted; `has` NULL,
+    // all.
     uint32_t *tensors;
     uint32_t tensor_count;
     unsigned char *has; // a bit for each tensor of the model
@@ -103,6 +105,7 @@ struct job {
 struct published {
     struct adamd_published view; // what a reader holds
     struct adamd_buffer *buffer;
+    uint64_t layout_count; // of the layout that it was made for
     uint32_t refs;
     bool busy; // an operation in flight writes it
 };
@@ -183,6 +186,7 @@ struct capture {
     struct adamd_options *options;
     struct adamd_group_keys **keys; // by group, held
     uint32_t group_count;
+    bool detached;
     struct adamd_wait *waits; // at most one
 };
 
@@ -195,6 +199,24 @@ struct adamd_restore {
     struct adamd_group_keys **keys; // by group, held; those of the model until others are given
     uint64_t version;
     bool has_options, committed, submitted;
+};
+
+/** A group on its way into the model. */
+struct adamd_addition {
+    struct adamd_model *model;
+    struct adamd_layout layout;  // of all tensors, old and new; zeroed if there are no new ones
+    struct group group;          //
+    struct adamd_buffer *values; // as the arena's new part; NULL: zeros
+    uint64_t *written;           // bytes by new tensor
+    struct adamd_added added, *ret_added;
+    bool committed;
+};
+
+/** Arrays that were outgrown, until they were copied. */
+struct outgrown {
+    struct outgrown *next;
+    struct adamd_buffer *arrays[ADAMD_ARRAY_COUNT];
+    struct adamd_buffer *values;
 };
 
 struct adamd_model {
@@ -211,7 +233,7 @@ struct adamd_model {
     enum adamd_model_state state;
     bool was_initializing, was_paused; // before the restore that runs
     bool draining, destroyed;
-    uint64_t generation, version, config_count;
+    uint64_t generation, version, config_count, layout_count;
     struct adamd_policy policy;
     struct adamd_workers workers;
     struct adamd_push_counts counts;
@@ -245,6 +267,9 @@ struct adamd_model {
     struct capture capture;
     struct adamd_restore *restore;
     struct adamd_wait *restore_waits;
+    struct adamd_addition *addition;
+    struct adamd_wait *addition_waits;
+    struct outgrown *outgrown;
 
     struct adamd_step_record **records; // by ordinal % ADAMD_STEPS_KEPT
     uint64_t last_ordinal;
@@ -315,6 +340,11 @@ void model_free_if_done(struct adamd_model *model);
 /** Allocates from the backend within the model's limit. */
 enum adamd_status model_alloc(struct adamd_model *model, enum adamd_memory memory, bool limited,
                               struct adamd_buffer **ret_buffer);
+/** The same, of another size than the arena's. */
+enum adamd_status model_alloc_bytes(struct adamd_model *model, enum adamd_memory memory,
+                                    bool limited, size_t bytes, struct adamd_buffer **ret_buffer);
+/** More than 0. */
+size_t model_arena_bytes(const struct adamd_layout *layout);
 void model_release(struct adamd_model *model, struct adamd_buffer *buffer);
 
 /** BUSY if all are in use. Held once. */
@@ -322,6 +352,12 @@ enum adamd_status slot_take(struct adamd_model *model, struct slot **ret_slot);
 void slot_hold(struct slot *slot);
 void slot_drop(struct adamd_model *model, struct slot *slot);
 void slots_finish(struct adamd_model *model);
+/** One more, whatever slots_max is, held once. */
+enum adamd_status slot_create(struct adamd_model *model, const struct adamd_layout *layout,
+                              uint64_t layout_count, struct slot **ret_slot);
+void slot_destroy(struct adamd_model *model, struct slot *slot);
+/** The layout is another one: those that are free go, the others with their last hold. */
+void slots_outgrow(struct adamd_model *model);
 
 /** Zeros in the gaps between the tensors of an arena. */
 void arena_clear_gaps(const struct adamd_layout *layout, unsigned char *host);
@@ -442,12 +478,22 @@ struct published *published_for_step(struct adamd_model *model, bool wanted);
 void published_turn(struct adamd_model *model, struct published *made);
 void published_advance(struct adamd_model *model);
 void published_finish(struct adamd_model *model);
+/** The layout is another one: copies that nobody reads go, the others with their last reader. */
+void published_outgrow(struct adamd_model *model);
 
 void capture_advance(struct adamd_model *model);
 void capture_finish(struct adamd_model *model);
 void restore_advance(struct adamd_model *model);
 /** Drops one that is committed. One that is not is its caller's, and keeps the model's memory. */
 void restore_forget(struct adamd_model *model);
+
+// ---------------------------------------------------------------------------------- model_growth.c
+
+/** Adds the group that is asked for, at a boundary. True: there is soon one, begin nothing. */
+bool growth_advance(struct adamd_model *model);
+/** Drops one that is committed. One that is not is its caller's, and keeps the model's memory. */
+void addition_forget(struct adamd_model *model);
+void outgrown_release(struct adamd_model *model, struct outgrown *outgrown);
 
 /** The array that amsgrad needs, with zeros, if any of `options` (by group) asks for it. */
 enum adamd_status model_ensure_amsgrad(struct adamd_model *model,

@@ -4,8 +4,9 @@
 
 #include <stdlib.h>
 
-static bool is_free(const struct published *published) {
-    return published->refs == 0 && !published->busy;
+static bool is_free(const struct adamd_model *model, const struct published *published) {
+    return published->refs == 0 && !published->busy &&
+           published->layout_count == model->layout_count;
 }
 
 static struct published *create_published(struct adamd_model *model) {
@@ -23,6 +24,7 @@ static struct published *create_published(struct adamd_model *model) {
         return NULL;
     }
     published->view.host = adamd_buffer_host(published->buffer);
+    published->layout_count = model->layout_count;
     model->published[model->published_count++] = published;
     return published;
 }
@@ -30,11 +32,11 @@ static struct published *create_published(struct adamd_model *model) {
 // The visible version's own copy is given up only if nobody is about to read it.
 static struct published *find_buffer(struct adamd_model *model) {
     for (uint32_t i = 0; i < model->published_count; i++) {
-        if (model->published[i] != model->current && is_free(model->published[i])) {
+        if (model->published[i] != model->current && is_free(model, model->published[i])) {
             return model->published[i];
         }
     }
-    if (model->current != NULL && is_free(model->current) && model->pulls_ready == NULL) {
+    if (model->current != NULL && is_free(model, model->current) && model->pulls_ready == NULL) {
         struct published *published = model->current;
         model->current = NULL;
         return published;
@@ -174,6 +176,27 @@ void adamd_model_pull(struct adamd_model *model, uint64_t min_version, struct ad
     model_advance(model);
 }
 
+static void remove_published(struct adamd_model *model, struct published *published) {
+    uint32_t i = 0;
+
+    while (model->published[i] != published) {
+        i++;
+    }
+    model->published[i] = model->published[--model->published_count];
+    model_release(model, published->buffer);
+    free(published);
+}
+
+void published_outgrow(struct adamd_model *model) {
+    model->current = NULL;
+    model->current_wanted = false;
+    for (uint32_t i = model->published_count; i > 0; i--) {
+        if (model->published[i - 1]->refs == 0) {
+            remove_published(model, model->published[i - 1]);
+        }
+    }
+}
+
 void adamd_published_release(struct adamd_model *model, const struct adamd_published *published) {
     struct published *held = NULL;
 
@@ -182,9 +205,13 @@ void adamd_published_release(struct adamd_model *model, const struct adamd_publi
     }
     ADAMD_ASSERT(held != NULL && held->refs > 0);
     held->refs--;
+    const bool is_last = held->refs == 0;
+    if (is_last && held->layout_count != model->layout_count) {
+        remove_published(model, held);
+    }
     if (model->destroyed) {
         model_free_if_done(model);
-    } else if (held->refs == 0) {
+    } else if (is_last) {
         model_advance(model);
     }
 }

@@ -126,6 +126,16 @@ void adamd_capture_release(struct adamd_model *model, const struct adamd_capture
     capture_finish(model);
     if (model->destroyed) {
         model_free_if_done(model);
+    } else if (model->addition != NULL) {
+        model_advance(model);
+    }
+}
+
+void adamd_capture_detach(struct adamd_model *model, const struct adamd_capture *capture) {
+    ADAMD_ASSERT(capture == &model->capture.view && model->capture.state == CAPTURE_HELD);
+    model->capture.detached = true;
+    if (!model->destroyed) {
+        model_advance(model);
     }
 }
 
@@ -178,6 +188,10 @@ enum adamd_status adamd_restore_begin(struct adamd_model *model, struct adamd_re
     if (model->restore != NULL) {
         return adamd_fail(fault, ADAMD_OPERATION_RUNNING, NULL,
                           "another state is being put into this model");
+    }
+    if (model->addition != NULL) {
+        return adamd_fail(fault, ADAMD_OPERATION_RUNNING, NULL,
+                          "a group is being added to this model");
     }
     restore = create_restore(model);
     if (restore == NULL) {

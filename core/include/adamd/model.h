@@ -109,6 +109,7 @@ struct adamd_model_info {
     enum adamd_model_state state;
     uint64_t generation, version;
     uint64_t config_count; // goes up with every change of options or policy
+    uint64_t layout_count; // goes up with every group of parameters that is added
     uint64_t resident_bytes;
     uint32_t group_count, live_workers, slots_in_use;
     struct adamd_policy policy;
@@ -351,13 +352,18 @@ void adamd_model_capture(struct adamd_model *model, struct adamd_wait *wait,
                          void (*on_ready)(void *arg, enum adamd_status status, const void *what),
                          void *arg);
 void adamd_capture_release(struct adamd_model *model, const struct adamd_capture *capture);
+/**
+ * From here on the holder reads the capture's arrays alone, and nothing of the model: no layout, no
+ * group. Before this (or release) no group is added.
+ */
+void adamd_capture_detach(struct adamd_model *model, const struct adamd_capture *capture);
 
 struct adamd_restore;
 
 /**
- * Takes in a whole state beside the running one, at most one at a time (OPERATION_RUNNING). Nothing
- * changes before commit. Arrays that are not written are zeros; every parameter must be written
- * whole.
+ * Takes in a whole state beside the running one, at most one at a time, and not while a group is
+ * added (OPERATION_RUNNING). Nothing changes before commit. Arrays that are not written are zeros;
+ * every parameter must be written whole.
  */
 ADAMD_MUST_USE enum adamd_status adamd_restore_begin(struct adamd_model *model,
                                                      struct adamd_restore **ret_restore,
@@ -426,6 +432,44 @@ ADAMD_MUST_USE enum adamd_status adamd_model_set_options(struct adamd_model *mod
                                                          const struct adamd_options *options,
                                                          uint64_t *ret_version,
                                                          struct adamd_fault *fault);
+struct adamd_addition;
+
+/** Where a group that was added is. */
+struct adamd_added {
+    uint32_t group, first_tensor, tensor_count;
+    uint64_t generation, version; // whose parameters are the first with it
+};
+
+/**
+ * PyTorch's add_param_group, while the model trains: `tensors` get the next indices and are the
+ * group's, in order; of `group` options and keys are meant. The new parameters' values are taken in
+ * beside the running model: one group at a time, and not while a state is taken in
+ * (OPERATION_RUNNING). Nothing changes before commit. Faults name "lr", "tensors[0].key" and so on.
+ */
+ADAMD_MUST_USE enum adamd_status
+adamd_addition_begin(struct adamd_model *model, const struct adamd_tensor_spec *tensors,
+                     uint32_t count, const struct adamd_group_spec *group,
+                     struct adamd_addition **ret_addition, struct adamd_fault *fault);
+/** The next bytes of the i-th new tensor, from its start. Not called at all: zeros. */
+ADAMD_MUST_USE enum adamd_status adamd_addition_write(struct adamd_addition *addition,
+                                                      uint32_t tensor, const void *data,
+                                                      size_t size, struct adamd_fault *fault);
+/**
+ * Adds the group at the next version boundary, whole or (NO_MEMORY) not at all; `*ret_added` is
+ * filled before `on_ready` comes, which may be from inside this call. No version comes of it: the
+ * same version has more parameters then. What was there keeps indices, offsets and state; pushes
+ * that were admitted, staged or accumulated stay what they are and have no gradient for the new
+ * parameters; pulls are of all parameters from then on. It takes the arrays' memory twice for a
+ * moment. LAYOUT_MISMATCH if a tensor's values are incomplete. The addition is gone after this
+ * call.
+ */
+ADAMD_MUST_USE enum adamd_status
+adamd_addition_commit(struct adamd_addition *addition, struct adamd_added *ret_added,
+                      struct adamd_wait *wait,
+                      void (*on_ready)(void *arg, enum adamd_status status, const void *what),
+                      void *arg, struct adamd_fault *fault);
+void adamd_addition_abandon(struct adamd_addition *addition);
+
 /** Staged pushes are decided under the new policy. BAD_FIELD for another trigger while gradients
  *  are accumulated. */
 ADAMD_MUST_USE enum adamd_status adamd_model_set_policy(struct adamd_model *model,
