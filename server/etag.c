@@ -18,11 +18,18 @@ struct etag etag_of_model(const struct served_model *served) {
     return etag;
 }
 
-struct etag etag_of_version(uint64_t generation, uint64_t version, const char *format) {
+struct etag etag_of_version(const struct served_model *served, uint64_t generation,
+                            uint64_t version, const char *format) {
+    const uint64_t layout_count = adamd_model_info(served->model, 0).layout_count;
     struct etag etag;
+    char layout[24] = "";
 
-    snprintf(etag.text, sizeof etag.text, "\"g%" PRIu64 ".v%" PRIu64 ".%s\"", generation, version,
-             format);
+    // A group that is added makes no version, but other bytes of the same one.
+    if (layout_count > 0) {
+        snprintf(layout, sizeof layout, ".l%" PRIu64, layout_count);
+    }
+    snprintf(etag.text, sizeof etag.text, "\"g%" PRIu64 ".v%" PRIu64 "%s.%s\"", generation, version,
+             layout, format);
     return etag;
 }
 

@@ -12,7 +12,8 @@ struct etag {
 /** "g1.v42.c3": the model, its options, policy and labels. */
 struct etag etag_of_model(const struct served_model *served);
 /** "g1.v42.st": parameters of one version in one format. */
-struct etag etag_of_version(uint64_t generation, uint64_t version, const char *format);
+struct etag etag_of_version(const struct served_model *served, uint64_t generation,
+                            uint64_t version, const char *format);
 /** "g1.v42.c3.state": options are a part of the state. */
 struct etag etag_of_state(const struct served_model *served, uint64_t generation, uint64_t version);
 

@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum adamd_status pack_header(uint64_t generation, uint64_t version, bool not_modified,
-                                     uint64_t byte_size, unsigned char **ret_bytes,
-                                     size_t *ret_size) {
-    struct etag etag = etag_of_version(generation, version, "raw");
+static enum adamd_status pack_header(const struct served_model *served, uint64_t generation,
+                                     uint64_t version, bool not_modified, uint64_t byte_size,
+                                     unsigned char **ret_bytes, size_t *ret_size) {
+    struct etag etag = etag_of_version(served, generation, version, "raw");
     Adamd__V1__PullHeader header = ADAMD__V1__PULL_HEADER__INIT;
 
     header.generation = generation;
@@ -46,8 +46,8 @@ enum adamd_status framed_file(const struct served_model *served,
     size_t head_size = 0;
     size_t before_size = 0;
 
-    if (pack_header(published->generation, published->version, false, layout->wire_bytes, &head,
-                    &head_size) != ADAMD_OK) {
+    if (pack_header(served, published->generation, published->version, false, layout->wire_bytes,
+                    &head, &head_size) != ADAMD_OK) {
         return ADAMD_NO_MEMORY;
     }
     if (first != NULL) {
@@ -63,9 +63,10 @@ enum adamd_status framed_file(const struct served_model *served,
     return codec_raw_file(layout, published, head, head_size, ret_file);
 }
 
-enum adamd_status framed_not_modified(uint64_t generation, uint64_t version,
-                                      unsigned char **ret_bytes, size_t *ret_size) {
-    return pack_header(generation, version, true, 0, ret_bytes, ret_size);
+enum adamd_status framed_not_modified(const struct served_model *served, uint64_t generation,
+                                      uint64_t version, unsigned char **ret_bytes,
+                                      size_t *ret_size) {
+    return pack_header(served, generation, version, true, 0, ret_bytes, ret_size);
 }
 
 uint64_t published_patience_ms(const struct served_model *served) {

@@ -18,7 +18,8 @@ ADAMD_MUST_USE enum adamd_status framed_file(const struct served_model *served,
                                              struct codec_file *ret_file);
 
 /** A PullHeader that says not modified, in its envelope; malloc'ed. NO_MEMORY. */
-ADAMD_MUST_USE enum adamd_status framed_not_modified(uint64_t generation, uint64_t version,
+ADAMD_MUST_USE enum adamd_status framed_not_modified(const struct served_model *served,
+                                                     uint64_t generation, uint64_t version,
                                                      unsigned char **ret_bytes, size_t *ret_size);
 
 /**

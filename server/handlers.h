@@ -18,6 +18,10 @@ extern const struct call call_update_model;
 // handlers_groups.c
 extern const struct call call_get_param_group, call_list_param_groups, call_update_param_group;
 
+// handlers_groups_add.c: answered at a version boundary; over REST a file may come in
+extern const struct handler add_group_handler, add_group_call_handler;
+extern const struct call call_add_param_group;
+
 // handlers_workers.c
 extern const struct call call_register_worker, call_renew_lease, call_deregister_worker,
     call_get_worker, call_list_workers;

@@ -38,6 +38,20 @@ static void refuse(struct pull_call *call, struct adamd_fault *fault) {
 
 // --------------------------------------------------------------------------------------- answers
 
+// Once for a layout, which is another one after a group was added.
+static enum adamd_status make_plan(struct served_model *served, struct adamd_fault *fault) {
+    const uint64_t layout_count = adamd_model_info(served->model, 0).layout_count;
+
+    if (served->plan != NULL && served->plan_layout_count != layout_count) {
+        codec_plan_destroy(served->plan);
+        served->plan = NULL;
+    }
+    served->plan_layout_count = layout_count;
+    return served->plan != NULL
+               ? ADAMD_OK
+               : codec_plan_create(adamd_model_layout(served->model), &served->plan, fault);
+}
+
 static enum adamd_status make_file(struct pull_call *call, struct adamd_fault *fault) {
     struct served_model *served = call->use.served;
     const struct adamd_layout *layout = adamd_model_layout(served->model);
@@ -48,7 +62,7 @@ static enum adamd_status make_file(struct pull_call *call, struct adamd_fault *f
     if (call->form == PULL_RAW) {
         return codec_raw_file(layout, call->published, NULL, 0, &call->file);
     }
-    if (served->plan == NULL && codec_plan_create(layout, &served->plan, fault) != ADAMD_OK) {
+    if (make_plan(served, fault) != ADAMD_OK) {
         return fault->status;
     }
     return codec_parameters_file(served->plan, call->published, &call->file);
@@ -78,8 +92,8 @@ static void on_published(void *arg, enum adamd_status status, const void *what) 
         refuse(call, &fault);
         return;
     }
-    const struct etag etag = etag_of_version(call->published->generation, call->published->version,
-                                             format_name(call->form));
+    const struct etag etag = etag_of_version(call->use.served, call->published->generation,
+                                             call->published->version, format_name(call->form));
     add_version_headers(call->exchange, call->published->generation, call->published->version,
                         &etag);
     call->answered = true;
@@ -90,15 +104,15 @@ static void on_published(void *arg, enum adamd_status status, const void *what) 
 static void answer_not_modified(struct pull_call *call) {
     const struct adamd_model_info info = adamd_model_info(call->use.served->model, 0);
     const struct etag etag =
-        etag_of_version(info.generation, info.version, format_name(call->form));
+        etag_of_version(call->use.served, info.generation, info.version, format_name(call->form));
     struct iovec whole;
 
     add_version_headers(call->exchange, info.generation, info.version, &etag);
     call->answered = true;
     if (call->form != PULL_FRAMED) {
         exchange_answer_text(call->exchange, 304, NULL, "");
-    } else if (framed_not_modified(info.generation, info.version, &call->file.head,
-                                   &call->file.head_size) != ADAMD_OK) {
+    } else if (framed_not_modified(call->use.served, info.generation, info.version,
+                                   &call->file.head, &call->file.head_size) != ADAMD_OK) {
         exchange_answer_problem(call->exchange, REASON_NO_MEMORY, NULL);
     } else {
         whole = (struct iovec){call->file.head, call->file.head_size};
@@ -187,7 +201,7 @@ static void start_pull(struct pull_call *call, const struct pull_query *query) {
     struct adamd_model *model = call->use.served->model;
     const struct adamd_model_info info = adamd_model_info(model, 0);
     const struct etag etag =
-        etag_of_version(info.generation, info.version, format_name(call->form));
+        etag_of_version(call->use.served, info.generation, info.version, format_name(call->form));
     const char *known = exchange_header(call->exchange, "If-None-Match");
     const bool is_known = tag_listed(known, etag.text);
     uint64_t min_version = query->min_version;

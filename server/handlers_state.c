@@ -72,6 +72,7 @@ static void on_described(uv_work_t *work, int result) {
         refuse(call, result != 0 ? ADAMD_CANCELLED : call->status);
         return;
     }
+    adamd_capture_detach(call->use.served->model, call->capture);
     codec_digest_text(call->digest, digest);
     add_version_headers(call->exchange, call->capture->generation, call->capture->version,
                         &call->etag);

@@ -79,6 +79,11 @@ const struct route routes[] = {
          PARAMETERS("page_size", "page_token")),
 
     REST("GET", "/v1/models/{m}/groups", call_list_param_groups, 0, NULL),
+    {.method = "POST",
+     .pattern = "/v1/models/{m}/groups",
+     .handler = &add_group_handler,
+     .body_max = SIZE_MAX, // the handlers know what may come
+     .streams = true},
     REST("GET", "/v1/models/{m}/groups/{i}", call_get_param_group, 0, NULL),
     REST("PATCH", "/v1/models/{m}/groups/{i}", call_update_param_group, CODEC_JSON_MAX,
          PARAMETERS("update_mask")),
@@ -129,6 +134,11 @@ const struct route routes[] = {
     RPC("ModelService", "ResumeModel", call_resume_model),
     RPC_READ("ModelService", "GetParamGroup", call_get_param_group),
     RPC_READ("ModelService", "ListParamGroups", call_list_param_groups),
+    {.method = "POST",
+     .pattern = "/adamd.v1.ModelService/AddParamGroup",
+     .handler = &add_group_call_handler,
+     .call = &call_add_param_group,
+     .body_max = CODEC_JSON_CREATE_MAX},
     RPC("ModelService", "UpdateParamGroup", call_update_param_group),
     RPC_READ("ModelService", "ListTensors", call_list_tensors),
     RPC("TrainingService", "RegisterWorker", call_register_worker),

@@ -27,6 +27,7 @@ struct served_model {
     struct use *uses;           // exchanges that hold the model, see use.h
     struct follower *followers; // exchanges that follow the steps
     struct codec_plan *plan;    // of parameter files, made at the first pull
+    uint64_t plan_layout_count; // of the layout that it is of
     bool deleted;               // out of the list; freed with its last use
     struct served_model *next;
 };

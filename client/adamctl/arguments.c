@@ -44,6 +44,7 @@ static const struct flag all_flags[] = {
     {"lease", 0, VALUE},
     {"max-staleness", 0, VALUE},
     // the rest
+    {"extra", 0, VALUE},
     {"from", 0, VALUE},
     {"json", 0, VALUE},
     {"init", 0, SWITCH},

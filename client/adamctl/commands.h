@@ -19,6 +19,10 @@ int run_model_pause(const struct ctl *ctl);
 int run_model_resume(const struct ctl *ctl);
 int run_model_delete(const struct ctl *ctl);
 
+int run_group_list(const struct ctl *ctl);
+int run_group_update(const struct ctl *ctl);
+int run_group_add(const struct ctl *ctl);
+
 int run_worker_list(const struct ctl *ctl);
 
 int run_push(const struct ctl *ctl);

@@ -142,13 +142,16 @@ static struct adamd_error *receive_reply(void *arg, const struct http_head *head
 int ctl_call(const struct ctl *ctl, const struct request *request, struct reply *ret_reply) {
     char *text = request->body != NULL ? must(cJSON_PrintUnformatted(request->body)) : NULL;
     const struct iovec body = {.iov_base = text, .iov_len = text != NULL ? strlen(text) : 0};
+    const bool has_file = request->file != NULL;
     const struct call call = {
         .method = request->method,
         .target = request->target,
-        .headers = text != NULL ? "Content-Type: application/json\r\n" : NULL,
-        .body = &body,
-        .body_count = text != NULL ? 1 : 0,
-        .has_body = text != NULL || strcmp(request->method, "POST") == 0,
+        .headers = has_file       ? "Content-Type: application/x-safetensors\r\n"
+                   : text != NULL ? "Content-Type: application/json\r\n"
+                                  : NULL,
+        .body = has_file ? request->file : &body,
+        .body_count = has_file || text != NULL ? 1 : 0,
+        .has_body = has_file || text != NULL || strcmp(request->method, "POST") == 0,
         .once = request->once,
         .receive = receive_reply,
         .arg = ret_reply,

@@ -43,9 +43,10 @@ struct reply {
 struct request {
     const char *method;
     const char *target;
-    const cJSON *body; // NULL: none
-    bool once;         // a repeat would do it twice
-    bool may_be_empty; // the answer need not be JSON
+    const cJSON *body;        // NULL: none
+    const struct iovec *file; // instead: a safetensors file as it is
+    bool once;                // a repeat would do it twice
+    bool may_be_empty;        // the answer need not be JSON
 };
 
 /** Prints the error with a hint, frees it, and gives its exit code. */

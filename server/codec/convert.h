@@ -8,6 +8,7 @@
 #define ADAMD_CODEC_CONVERT_H
 
 #include "adamd/model.h"
+#include "adamd/safetensors.h"
 #include "codec/arena.h"
 #include "codec/label.h"
 
@@ -28,7 +29,7 @@ ADAMD_MUST_USE enum adamd_status codec_options_lay(const Adamd__V1__AdamOptions 
                                                    const char *path, struct adamd_options *options,
                                                    struct adamd_fault *fault);
 Adamd__V1__AdamOptions *codec_options_message(struct codec_arena *arena,
-                                              const struct adamd_options *options);
+                                              const struct adamd_options *given);
 
 /** A message (may be NULL) to a whole, checked policy: what is unset has its default. */
 ADAMD_MUST_USE enum adamd_status codec_policy_read(const Adamd__V1__StepPolicy *message,
@@ -62,6 +63,39 @@ ADAMD_MUST_USE enum adamd_status codec_creation_read(const Adamd__V1__Model *mes
                                                      struct codec_arena *arena,
                                                      struct codec_creation *ret_creation,
                                                      struct adamd_fault *fault);
+
+// --------------------------------------------------------------------------------------- add
+
+/** A group to be added, with its parameters; in the arena. */
+struct codec_addition {
+    struct adamd_tensor_spec *tensors;
+    uint32_t tensor_count;
+    struct adamd_group_spec group; // its list of tensors is left out: all of them, in order
+    uint32_t *targets;             // of a file, by entry: which of the tensors
+};
+
+/**
+ * Reads an AddParamGroupRequest; what the group leaves unset has `defaults`. Without keys the
+ * parameters have none of names, and are called by the indices that they will have in `model`.
+ */
+ADAMD_MUST_USE enum adamd_status
+codec_addition_read(const Adamd__V1__AddParamGroupRequest *message, const struct adamd_model *model,
+                    const struct adamd_options *defaults, struct codec_arena *arena,
+                    struct codec_addition *ret_addition, struct adamd_fault *fault);
+
+/**
+ * A safetensors file of new parameters. `adamd.param_groups` of its metadata, if there is any,
+ * holds one group, whose `params` are the file's tensors in the order in which they are added.
+ */
+ADAMD_MUST_USE enum adamd_status
+codec_addition_of_file(const struct adamd_safetensors *header, const struct adamd_model *model,
+                       const struct adamd_options *defaults, struct codec_arena *arena,
+                       struct codec_addition *ret_addition, struct adamd_fault *fault);
+
+Adamd__V1__AddParamGroupResponse *codec_added_message(struct codec_arena *arena,
+                                                      const struct adamd_model *model,
+                                                      const char *model_id,
+                                                      const struct adamd_added *added);
 
 // --------------------------------------------------------------------------------------- update
 

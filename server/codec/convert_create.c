@@ -49,11 +49,10 @@ static bool name_tensor(struct codec_arena *arena, uint32_t index, struct adamd_
     return spec->key != NULL;
 }
 
-// `first` is the index of the first of them.
-static enum adamd_status read_tensors(Adamd__V1__Tensor *const *messages, size_t count,
-                                      uint32_t first, struct codec_arena *arena,
-                                      struct adamd_tensor_spec **ret_specs,
-                                      struct adamd_fault *fault) {
+enum adamd_status codec_tensors_read(Adamd__V1__Tensor *const *messages, size_t count,
+                                     uint32_t first, struct codec_arena *arena,
+                                     struct adamd_tensor_spec **ret_specs,
+                                     struct adamd_fault *fault) {
     if (count > ADAMD_TENSORS_MAX) {
         return adamd_fail(fault, ADAMD_TOO_LARGE, "tensors", "%zu tensors, at most %d", count,
                           ADAMD_TENSORS_MAX);
@@ -127,9 +126,10 @@ static enum adamd_status read_params(struct grouping *grouping,
     return status;
 }
 
-// What a group holds beyond options and parameters; core checks what is in it.
-static enum adamd_status read_keys(const Adamd__V1__ParamGroup *message, struct codec_arena *arena,
-                                   struct adamd_group_keys_spec *keys, struct adamd_fault *fault) {
+enum adamd_status codec_group_keys_read(const Adamd__V1__ParamGroup *message,
+                                        struct codec_arena *arena,
+                                        struct adamd_group_keys_spec *keys,
+                                        struct adamd_fault *fault) {
     struct adamd_extra *extras = codec_arena_array(arena, message->n_extra, sizeof *extras);
 
     if (extras == NULL) {
@@ -180,8 +180,9 @@ static enum adamd_status read_group(struct grouping *grouping, const Adamd__V1__
     enum adamd_status status =
         codec_options_lay(message->options, path, &group->options, grouping->fault);
     status = status == ADAMD_OK ? read_params(grouping, message, index, group) : status;
-    status = status == ADAMD_OK ? read_keys(message, grouping->arena, &group->keys, grouping->fault)
-                                : status;
+    status = status == ADAMD_OK
+                 ? codec_group_keys_read(message, grouping->arena, &group->keys, grouping->fault)
+                 : status;
     return status == ADAMD_OK ? read_named(grouping, index, group) : status;
 }
 
@@ -284,7 +285,7 @@ enum adamd_status codec_creation_read(const Adamd__V1__Model *message, struct co
         status = codec_policy_read(model->step_policy, &creation->spec.policy, fault);
     }
     if (status == ADAMD_OK) {
-        status = read_tensors(model->tensors, model->n_tensors, 0, arena, &tensors, fault);
+        status = codec_tensors_read(model->tensors, model->n_tensors, 0, arena, &tensors, fault);
     }
     if (status != ADAMD_OK) {
         return status;

@@ -148,13 +148,17 @@ static enum adamd_status lay(const Adamd__V1__AdamOptions *message, struct adamd
 enum adamd_status codec_options_lay(const Adamd__V1__AdamOptions *message, const char *path,
                                     struct adamd_options *options, struct adamd_fault *fault) {
     struct adamd_options laid = *options;
+    struct adamd_options rounded;
     enum adamd_status status = ADAMD_OK;
 
     if (message != NULL) {
         status = lay(message, &laid, fault);
     }
-    adamd_options_round(&laid);
-    status = status == ADAMD_OK ? adamd_options_check(&laid, fault) : status;
+    // Checked as it will hold; kept as it was said, since the next path of a mask may say that it
+    // is no tensor.
+    rounded = laid;
+    adamd_options_round(&rounded);
+    status = status == ADAMD_OK ? adamd_options_check(&rounded, fault) : status;
     if (status != ADAMD_OK) {
         return codec_fail_at(fault, status, path);
     }
@@ -245,10 +249,13 @@ static bool fill_betas(struct codec_arena *arena, const struct adamd_options *op
 }
 
 Adamd__V1__AdamOptions *codec_options_message(struct codec_arena *arena,
-                                              const struct adamd_options *options) {
+                                              const struct adamd_options *given) {
     Adamd__V1__AdamOptions *message =
         CODEC_NEW(arena, Adamd__V1__AdamOptions, adamd__v1__adam_options);
+    struct adamd_options rounded = *given;
+    const struct adamd_options *options = &rounded;
 
+    adamd_options_round(&rounded);
     if (message == NULL || !fill_betas(arena, options, message) ||
         !fill_integers(arena, options, message)) {
         return NULL;

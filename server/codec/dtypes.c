@@ -37,6 +37,17 @@ bool codec_dtype_read(Adamd__V1__DataType message, enum adamd_dtype *ret_dtype) 
 }
 
 // The format has no complex128: it stands as F64 with a dimension of two behind.
+bool codec_dtype_of(enum adamd_safetensors_type type, enum adamd_dtype *ret_dtype) {
+    for (enum adamd_dtype i = 0; i < ADAMD_DTYPE_COUNT; i++) {
+        // A complex128 tensor is a file's pair of float64: nothing tells it from two of those.
+        if (i != ADAMD_COMPLEX128 && dtypes[i].file == type) {
+            *ret_dtype = i;
+            return true;
+        }
+    }
+    return false;
+}
+
 void codec_entry_of(struct adamd_safetensors_entry *entry, const struct adamd_tensor *tensor,
                     const char *name) {
     *entry = (struct adamd_safetensors_entry){

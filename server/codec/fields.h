@@ -20,6 +20,20 @@ ADAMD_MUST_USE enum adamd_status codec_option_lay(const Adamd__V1__AdamOptions *
                                                   const char *path, struct adamd_options *options,
                                                   struct adamd_fault *fault);
 
+/** A table of tensors, of which the first gets the index `first`: that is what one without a key is
+ *  called by. */
+ADAMD_MUST_USE enum adamd_status codec_tensors_read(Adamd__V1__Tensor *const *messages,
+                                                    size_t count, uint32_t first,
+                                                    struct codec_arena *arena,
+                                                    struct adamd_tensor_spec **ret_specs,
+                                                    struct adamd_fault *fault);
+
+/** What a group holds beyond options and parameters; core checks what is in it. */
+ADAMD_MUST_USE enum adamd_status codec_group_keys_read(const Adamd__V1__ParamGroup *message,
+                                                       struct codec_arena *arena,
+                                                       struct adamd_group_keys_spec *ret_keys,
+                                                       struct adamd_fault *fault);
+
 enum { CODEC_MASK_PATH_MAX = 64 };
 
 /** A list of paths with commas between them, each given to `apply`, which may write into it. */

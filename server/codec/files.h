@@ -26,6 +26,9 @@ bool codec_pairs_list(const struct adamd_layout *layout, char **ret_text);
 void codec_entry_of(struct adamd_safetensors_entry *entry, const struct adamd_tensor *tensor,
                     const char *name);
 
+/** The dtype of parameters of that type; false if there is none. */
+bool codec_dtype_of(enum adamd_safetensors_type type, enum adamd_dtype *ret_dtype);
+
 /** ".exp_avg" for ADAMD_EXP_AVG and so on; "" for ADAMD_PARAM, ".step" for CODEC_TARGET_STEP. */
 extern const char *const codec_suffixes[CODEC_TARGET_STEP + 1];
 

@@ -499,17 +499,17 @@ static bool read_members(struct group_reader *reader, struct codec_parsed_group 
     return adamd_json_expect(&reader->json, '}') || refuse_kind(reader, "");
 }
 
-// What a group leaves out has PyTorch's default, as load_state_dict has it for files of older
-// versions; only its parameters cannot be guessed.
-static bool read_group(struct group_reader *reader, struct codec_parsed_group *group) {
+// What a group leaves out has its default, as load_state_dict has it for files of older versions;
+// only its parameters cannot be guessed.
+static bool read_group(struct group_reader *reader, const struct adamd_options *defaults,
+                       struct codec_parsed_group *group) {
     struct adamd_extra *extras = codec_arena_array(reader->arena, ADAMD_EXTRAS_MAX, sizeof *extras);
     unsigned seen = 0;
 
     if (extras == NULL) {
         return refuse_memory(reader);
     }
-    *group =
-        (struct codec_parsed_group){.options = adamd_options_default, .keys = {.extras = extras}};
+    *group = (struct codec_parsed_group){.options = *defaults, .keys = {.extras = extras}};
     if (!read_members(reader, group, extras, &seen)) {
         return false;
     }
@@ -522,8 +522,8 @@ static bool read_group(struct group_reader *reader, struct codec_parsed_group *g
     return check_group(reader, group);
 }
 
-static bool read_groups(struct group_reader *reader, struct codec_parsed_group **ret_groups,
-                        uint32_t *ret_count) {
+static bool read_groups(struct group_reader *reader, const struct adamd_options *defaults,
+                        struct codec_parsed_group **ret_groups, uint32_t *ret_count) {
     const size_t path_size = reader->path.size;
 
     if (adamd_json_peek(&reader->json) != '[') {
@@ -540,7 +540,7 @@ static bool read_groups(struct group_reader *reader, struct codec_parsed_group *
     (void)adamd_json_take(&reader->json, '[');
     for (uint32_t i = 0; i < count; i++) {
         codec_path_index(&reader->path, i);
-        if (!read_group(reader, &groups[i])) {
+        if (!read_group(reader, defaults, &groups[i])) {
             return false;
         }
         codec_path_cut(&reader->path, path_size);
@@ -557,7 +557,8 @@ static bool read_groups(struct group_reader *reader, struct codec_parsed_group *
     return true;
 }
 
-enum adamd_status codec_groups_parse(const char *text, struct codec_arena *arena,
+enum adamd_status codec_groups_parse(const char *text, const struct adamd_options *defaults,
+                                     struct codec_arena *arena,
                                      struct codec_parsed_group **ret_groups, uint32_t *ret_count,
                                      struct adamd_fault *fault) {
     struct adamd_fault own;
@@ -565,7 +566,7 @@ enum adamd_status codec_groups_parse(const char *text, struct codec_arena *arena
 
     codec_path_add(&reader.path, "adamd.param_groups");
     adamd_json_init(&reader.json, text, strlen(text), DEPTH_MAX, UINT64_MAX);
-    return read_groups(&reader, ret_groups, ret_count) ? ADAMD_OK : reader.fault->status;
+    return read_groups(&reader, defaults, ret_groups, ret_count) ? ADAMD_OK : reader.fault->status;
 }
 
 // --------------------------------------------------------------------------------------- matching
@@ -622,7 +623,8 @@ enum adamd_status codec_groups_match(const char *text, const struct adamd_layout
                                      struct adamd_fault *fault) {
     struct codec_parsed_group *parsed = NULL;
     uint32_t count = 0;
-    enum adamd_status status = codec_groups_parse(text, arena, &parsed, &count, fault);
+    enum adamd_status status =
+        codec_groups_parse(text, &adamd_options_default, arena, &parsed, &count, fault);
 
     status = status == ADAMD_OK ? match(layout, groups, group_count, parsed, count, fault) : status;
     if (status != ADAMD_OK) {

@@ -167,7 +167,7 @@ codec_groups_print(const struct adamd_layout *layout, const struct adamd_group_s
                    uint32_t group_count, const struct adamd_options *options,
                    struct adamd_group_keys *const *keys, char **ret_text);
 
-/** One group as a text says it; what it leaves out has PyTorch's default. */
+/** One group as a text says it; what it leaves out has the reader's default. */
 struct codec_parsed_group {
     struct adamd_options options;
     struct adamd_group_keys_spec keys; // unnamed: the text says nothing of names
@@ -176,7 +176,9 @@ struct codec_parsed_group {
 };
 
 /** Reads the same, checked but for the parameters; all of it in the arena. BAD_FIELD, NO_MEMORY. */
-ADAMD_MUST_USE enum adamd_status codec_groups_parse(const char *text, struct codec_arena *arena,
+ADAMD_MUST_USE enum adamd_status codec_groups_parse(const char *text,
+                                                    const struct adamd_options *defaults,
+                                                    struct codec_arena *arena,
                                                     struct codec_parsed_group **ret_groups,
                                                     uint32_t *ret_count, struct adamd_fault *fault);
 

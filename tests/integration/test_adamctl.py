@@ -105,6 +105,27 @@ class Adamctl(unittest.TestCase):
         self.assertIn("(EXISTS)", self.error("model", "create", "demo", "--from", self.parameters,
                                              code=CONFLICT))
 
+    def test_groups(self):
+        self.create()
+        self.assertIn("GROUP", self.out("group", "list"))
+        said = self.out("group", "update", "0", "--lr", "0.25", "--fused", "--extra", "initial_lr=0.5")
+        self.assertIn("initial_lr=0.5", said)
+        self.assertIn("fused", said)
+        group = json.loads(self.out("group", "list", "-o", "json"))["paramGroups"][0]
+        self.assertEqual((group["options"]["lr"], group["options"]["fused"]), (0.25, True))
+        self.assertEqual(group["extra"], [{"key": "initial_lr", "json": "0.5"}])
+        path = pathlib.Path(self.directory.name, "new.safetensors")
+        path.write_bytes(tensors.write_safetensors(
+            {"n": ([2], tensors.floats([1, 2]))},
+            {"adamd.param_groups": json.dumps([{"params": ["n"], "lr": 0.125}])}))
+        self.assertIn("0.125", self.out("group", "add", path))
+        self.assertEqual([t["key"] for t in self.model()["tensors"]], ["w", "b", "n"])
+        self.error("group", "update", "5", "--lr", "1", code=NOT_FOUND)
+        self.error("group", "update", "x", "--lr", "1", code=USAGE)
+        self.error("group", "update", "0", code=USAGE)
+        self.error("group", "update", "0", "--extra", "initial_lr", code=USAGE)
+        self.error("group", "add", code=USAGE)
+
     def test_a_model_from_json(self):
         path = pathlib.Path(self.directory.name, "model.json")
         path.write_text(json.dumps({"tensors": [{"key": "w", "shape": ["2"]}]}))
