@@ -77,6 +77,11 @@ struct adamd_error *extras_draft(struct extras *extras, const struct adamd_extra
                                  size_t count, Adamd__V1__ParamGroup *group);
 void extras_finish(struct extras *extras);
 
+/** Length and header of a safetensors file of these tensors, padded to 8; malloc'ed. `groups`: the
+ * text of adamd.param_groups; NULL: none. NULL: out of memory. */
+unsigned char *write_file_header(const struct adamd_tensor *tensors, size_t count,
+                                 const char *groups, size_t *ret_size);
+
 /** Total and overflow of pieces. False: too long for this machine. */
 bool add_bytes(uint64_t *total, uint64_t bytes);
 

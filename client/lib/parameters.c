@@ -32,8 +32,8 @@ static cJSON *entry_of(const struct adamd_tensor *tensor, uint64_t begin, uint64
     return entry;
 }
 
-// Length and header, padded to 8; malloc'ed. NULL: out of memory.
-static unsigned char *write_header(const struct adamd_model *model, size_t *ret_size) {
+unsigned char *write_file_header(const struct adamd_tensor *tensors, size_t count,
+                                 const char *groups, size_t *ret_size) {
     cJSON *header = cJSON_CreateObject();
     char *json = NULL;
     unsigned char *bytes = NULL;
@@ -41,9 +41,12 @@ static unsigned char *write_header(const struct adamd_model *model, size_t *ret_
     size_t length = 0, padded = 0;
     bool whole = true;
 
-    for (size_t i = 0; i < adamd_model_tensor_count(model) && whole; i++) {
-        const struct adamd_tensor *tensor = adamd_model_tensor(model, i);
-        whole = cJSON_AddItemToObject(header, tensor->key, entry_of(tensor, end, &end));
+    if (groups != NULL) {
+        cJSON *metadata = cJSON_AddObjectToObject(header, "__metadata__");
+        whole = cJSON_AddStringToObject(metadata, "adamd.param_groups", groups) != NULL;
+    }
+    for (size_t i = 0; i < count && whole; i++) {
+        whole = cJSON_AddItemToObject(header, tensors[i].key, entry_of(&tensors[i], end, &end));
     }
     json = whole ? cJSON_PrintUnformatted(header) : NULL;
     cJSON_Delete(header);
@@ -100,7 +103,8 @@ adamd_error_t *adamd_put_parameters(adamd_client_t *client, const adamd_model_t 
     }
     body = calloc(piece_count + 1, sizeof *body);
     if (body != NULL) {
-        body[0].iov_base = write_header(model, &body[0].iov_len);
+        body[0].iov_base = write_file_header(
+            adamd_model_tensor(model, 0), adamd_model_tensor_count(model), NULL, &body[0].iov_len);
     }
     if (body == NULL || body[0].iov_base == NULL) {
         free(body);

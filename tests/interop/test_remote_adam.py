@@ -471,6 +471,74 @@ class Groups(RemoteCase):
             optimizer.step()
 
 
+class Growing(RemoteCase):
+    """add_param_group() while the model trains."""
+
+    def test_as_in_pytorch(self):
+        for kind, original in ((RemoteAdam, torch.optim.Adam), (RemoteAdamW, torch.optim.AdamW)):
+            self.name = remote.new_name()
+            values = [torch.randn(3), torch.randn(2, 2), torch.randn(())]
+            sides = []
+            for each in (kind, original):
+                params = [torch.nn.Parameter(value.clone()) for value in values]
+                optimizer = (self.remote if each is kind else lambda k, *a, **o: k(*a, **o))(
+                    each, params[:1], lr=0.1)
+                sides.append((params, optimizer))
+            for i in range(5):
+                for params, optimizer in sides:
+                    if i == 2:
+                        optimizer.add_param_group({"params": params[1:], "lr": 0.5, "mine": 7})
+                    for p in params[: 3 if i >= 2 else 1]:
+                        p.grad = torch.ones_like(p) * (i + 1)
+                    optimizer.step()
+                self.assert_close(sides[0][0], sides[1][0])
+            ours, theirs = (optimizer.state_dict() for _, optimizer in sides)
+            self.assertEqual(ours["param_groups"], theirs["param_groups"])
+            self.assertEqual({i: s["step"] for i, s in ours["state"].items()}, {0: 5, 1: 3, 2: 3})
+            sides[1][1].load_state_dict(ours)
+            sides[0][1].load_state_dict(theirs)
+            groups = self.model()["paramGroups"]
+            self.assertEqual([group["options"]["lr"] for group in groups], [0.1, 0.5])
+
+    def test_what_is_refused_leaves_all_as_it_was(self):
+        weight = parameter(3)
+        optimizer = self.remote(RemoteAdam, [weight])
+        for group, text in (({"params": [weight]}, "some parameters appear in more than one"),
+                            ({"params": [parameter(2)], "lr": -1.0}, "Invalid learning rate: -1.0"),
+                            ({"params": [torch.randn(2, requires_grad=True) * 2]}, "non-leaf")):
+            with self.assertRaisesRegex(ValueError, text):
+                optimizer.add_param_group(group)
+            self.assertEqual(len(optimizer.param_groups), 1)
+        self.assertEqual(len(self.model()["tensors"]), 1)
+        weight.grad = torch.ones(3)
+        optimizer.step()
+        optimizer.add_param_group({"params": [parameter(2)]})
+        self.assertEqual(len(self.model()["tensors"]), 2)
+
+    @unittest.skipIf(TORCH < (2, 6), "named parameters came with 2.6")
+    def test_names_are_the_keys(self):
+        optimizer = self.remote(RemoteAdam, [("a", parameter(2))])
+        with self.assertRaisesRegex(ValueError, "with/without names"):
+            optimizer.add_param_group({"params": [parameter(2)]})
+        optimizer.add_param_group({"params": [("b", parameter(2))]})
+        self.assertEqual([t["key"] for t in self.model()["tensors"]], ["a", "b"])
+
+    def test_several_workers_add_it_once(self):
+        modules = [[parameter(2)], [parameter(2)]]
+        optimizers = [self.remote(RemoteAdam, module, worker=worker)
+                      for module, worker in zip(modules, "ab")]
+        for module, optimizer in zip(modules, optimizers):
+            module.append(parameter(3))
+            optimizer.add_param_group({"params": module[1:]})
+        self.assertTrue(torch.equal(modules[0][1], modules[1][1]))
+        self.assertEqual(len(self.model()["paramGroups"]), 2)
+        for module, optimizer in zip(modules, optimizers):
+            for p in module:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+        self.assertEqual(self.version(), 2)
+
+
 class Scaler(RemoteCase):
     def test_a_fused_step_divides_and_writes_back(self):
         weight = parameter(3)

@@ -313,6 +313,130 @@ START_TEST(options_of_nothing_or_of_both_are_refused)
 }
 END_TEST
 
+// ------------------------------------------------------------------------------------------ groups
+
+static struct fake_line answer_added(void) {
+    Adamd__V1__AddParamGroupResponse response = ADAMD__V1__ADD_PARAM_GROUP_RESPONSE__INIT;
+    Adamd__V1__ParamGroup group = ADAMD__V1__PARAM_GROUP__INIT;
+    Adamd__V1__Tensor tensor = ADAMD__V1__TENSOR__INIT, *tensors[1] = {&tensor};
+
+    group.index = 2;
+    tensor.index = 7;
+    response.param_group = &group;
+    response.tensors = tensors;
+    response.n_tensors = 1;
+    response.version = 5;
+    response.layout_digest = "longer";
+    response.byte_size = 28;
+    return answer_message("200 OK", &response.base);
+}
+
+START_TEST(a_group_is_added_with_its_values_and_the_session_knows_it)
+{
+    const struct fake_line lines[] = {answer_registered(9, sizeof parameters), answer_added(),
+                                      answer_pushed(1, 6, false)};
+    const char *expected =
+        "{\"__metadata__\":{\"adamd.param_groups\":\"[{\\\"betas\\\":[0.90000000000000002,0.5],"
+        "\\\"lr\\\":{\\\"tensor\\\":1.0},\\\"eps\\\":1e-08,\\\"weight_decay\\\":0.0,"
+        "\\\"amsgrad\\\":true,\\\"maximize\\\":false,\\\"foreach\\\":null,"
+        "\\\"capturable\\\":false,\\\"differentiable\\\":false,\\\"fused\\\":false,"
+        "\\\"decoupled_weight_decay\\\":false,\\\"name\\\":\\\"head\\\","
+        "\\\"params\\\":[\\\"w\\\",\\\"b\\\"]}]\"},"
+        "\"w\":{\"shape\":[3],\"dtype\":\"F32\",\"data_offsets\":[0,12]},"
+        "\"b\":{\"shape\":[],\"dtype\":\"F32\",\"data_offsets\":[12,16]}}";
+    const uint64_t shape[] = {3};
+    const adamd_tensor_t tensors[] = {{.key = "w", .shape = shape, .rank = 1}, {.key = "b"}};
+    const adamd_data_t pieces[] = {{parameters, 12}, {parameters + 3, 4}};
+    const adamd_extra_t extra = {"name", "\"head\""};
+    adamd_adam_options_t adam = ADAMD_ADAM_OPTIONS_INIT;
+    adamd_add_group_options_t options = ADAMD_ADD_GROUP_OPTIONS_INIT;
+    adamd_add_group_result_t result = ADAMD_ADD_GROUP_RESULT_INIT;
+    Adamd__V1__PushHeader *header = NULL;
+    const struct fake_request *request = NULL;
+    struct client_fixture fixture;
+
+    adam.lr = 1;
+    adam.beta2 = 0.5;
+    adam.tensor_lr = 1;
+    adam.amsgrad = 1;
+    adam.fused = ADAMD_TRISTATE_FALSE;
+    options.tensors = tensors;
+    options.tensor_count = 2;
+    options.options = &adam;
+    options.extras = &extra;
+    options.extra_count = 1;
+    options.pieces = pieces;
+    options.piece_count = 2;
+    fixture_start(&fixture, lines, 3, 5000);
+    fixture_register(&fixture);
+    expect_success(adamd_add_param_group(fixture.session, &options, &result));
+    ck_assert_uint_eq(result.group, 2);
+    ck_assert_uint_eq(result.first_tensor, 7);
+    ck_assert_uint_eq(result.version, 5);
+    expect_success(fixture_push(&fixture, parameters, COUNT, NULL));
+    fixture_stop(&fixture);
+    request = &fixture.daemon.requests[1];
+    ck_assert_ptr_nonnull(strstr(request->head, "POST /v1/models/m/groups "));
+    ck_assert_ptr_nonnull(strstr(request->head, "Content-Type: application/x-safetensors\r\n"));
+    ck_assert_mem_eq(request->body + 8, expected, strlen(expected));
+    ck_assert_mem_eq(request->body + request->body_size - 16, parameters, 16);
+    header = push_of(&fixture, 2);
+    ck_assert_str_eq(header->layout_digest, "longer");
+    adamd__v1__push_header__free_unpacked(header, NULL);
+    fixture_finish(&fixture);
+}
+END_TEST
+
+START_TEST(a_group_whose_answer_was_lost_is_not_added_again)
+{
+    struct fake_line lines[] = {answer_registered(9, sizeof parameters), {.closes = true}};
+    const adamd_tensor_t tensor = {.key = "b"};
+    const adamd_data_t piece = {parameters, 4};
+    adamd_add_group_options_t options = ADAMD_ADD_GROUP_OPTIONS_INIT;
+    struct client_fixture fixture;
+
+    options.tensors = &tensor;
+    options.tensor_count = 1;
+    options.pieces = &piece;
+    options.piece_count = 1;
+    fixture_start(&fixture, lines, 2, 5000);
+    fixture_register(&fixture);
+    expect_reason(adamd_add_param_group(fixture.session, &options, NULL), "CONNECTION");
+    fixture_stop(&fixture);
+    ck_assert_uint_eq(fixture.daemon.request_count, 2);
+    fixture_finish(&fixture);
+}
+END_TEST
+
+START_TEST(a_group_that_cannot_be_is_refused_here)
+{
+    const struct fake_line lines[] = {answer_registered(9, sizeof parameters)};
+    const adamd_tensor_t nameless = {.rank = 0}, named = {.key = "b"},
+                         pairs = {.key = "c", .dtype = ADAMD_DTYPE_COMPLEX128};
+    const adamd_data_t piece = {parameters, 8};
+    adamd_add_group_options_t options = ADAMD_ADD_GROUP_OPTIONS_INIT;
+    struct client_fixture fixture;
+    adamd_error_t *error = NULL;
+
+    fixture_start(&fixture, lines, 1, 5000);
+    fixture_register(&fixture);
+    options.tensors = &nameless;
+    options.tensor_count = 1;
+    error = adamd_add_param_group(fixture.session, &options, NULL);
+    ck_assert_str_eq(adamd_error_field(error), "tensors");
+    expect_reason(error, "BAD_FIELD");
+    options.tensors = &pairs;
+    expect_reason(adamd_add_param_group(fixture.session, &options, NULL), "BAD_FIELD");
+    options.tensors = &named;
+    options.pieces = &piece;
+    options.piece_count = 1;
+    expect_reason(adamd_add_param_group(fixture.session, &options, NULL), "LAYOUT_MISMATCH");
+    options.extra_count = 1;
+    expect_reason(adamd_add_param_group(fixture.session, &options, NULL), "BAD_FIELD");
+    fixture_finish(&fixture);
+}
+END_TEST
+
 // ------------------------------------------------------------------------------------------- state
 
 START_TEST(a_state_that_was_cut_off_is_read_again)
@@ -507,6 +631,9 @@ int main(void) {
     tcase_add_test(tests, options_of_one_group_change_and_say_from_when);
     tcase_add_test(tests, options_of_all_groups_change_at_once);
     tcase_add_test(tests, options_of_nothing_or_of_both_are_refused);
+    tcase_add_test(tests, a_group_is_added_with_its_values_and_the_session_knows_it);
+    tcase_add_test(tests, a_group_whose_answer_was_lost_is_not_added_again);
+    tcase_add_test(tests, a_group_that_cannot_be_is_refused_here);
     tcase_add_test(tests, a_state_that_was_cut_off_is_read_again);
     tcase_add_test(tests, a_format_that_there_is_not_is_refused);
     tcase_add_test(tests, a_state_is_saved_from_the_offset_on_whatever_was_cut_off);

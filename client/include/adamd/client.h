@@ -397,6 +397,42 @@ ADAMD_EXPORT uint64_t adamd_session_version(const adamd_session_t *session);
 /** The number of the next push. */
 ADAMD_EXPORT uint64_t adamd_session_sequence(const adamd_session_t *session);
 
+/** A param group for a model that trains. */
+typedef struct adamd_add_group_options {
+    size_t size;
+    /* With keys that the model has not; in a model without names they are its next indices. */
+    const adamd_tensor_t *tensors;
+    size_t tensor_count;
+    const adamd_adam_options_t *options; /* NULL: the model's */
+    const adamd_extra_t *extras;
+    size_t extra_count;
+    const adamd_data_t *pieces; /* the values, in the order of the tensors */
+    size_t piece_count;
+    uint32_t timeout_ms;
+} adamd_add_group_options_t;
+#define ADAMD_ADD_GROUP_OPTIONS_INIT \
+    { sizeof(adamd_add_group_options_t), NULL, 0, NULL, NULL, 0, NULL, 0, 0 }
+
+typedef struct adamd_add_group_result {
+    size_t size;
+    uint64_t generation, version; /* from which on it is there */
+    uint64_t byte_size;           /* of one push or pull of all tensors, from now on */
+    uint32_t group, first_tensor; /* indices */
+} adamd_add_group_result_t;
+#define ADAMD_ADD_GROUP_RESULT_INIT \
+    { sizeof(adamd_add_group_result_t), 0, 0, 0, 0, 0 }
+
+/**
+ * optimizer.add_param_group(): the new tensors stand behind those that there are, and begin with
+ * step 0. The session pushes and pulls them from here on; other sessions get LAYOUT_MISMATCH until
+ * they register again. Not repeated once it may have been received: a repeat is refused, since its
+ * keys are taken, and adamd_model_get() tells. Not while a push is in doubt, and not for
+ * complex128. `result` may be NULL.
+ */
+ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *
+adamd_add_param_group(adamd_session_t *session, const adamd_add_group_options_t *options,
+                      adamd_add_group_result_t *result);
+
 /* ------------------------------------------------------------------------------------ push */
 
 /*

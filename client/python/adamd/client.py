@@ -350,6 +350,17 @@ class Session(_Handle):
         options = library.RegisterOptions(rank=-1, timeout_ms=_milliseconds(timeout))
         _check(lib.adamd_reregister(self._open, byref(options), None))
 
+    def add_param_group(self, tensors, group, pieces):
+        """A group of new tensors, with keys and values ((address, bytes) pairs). The index of the first."""
+        array, extras = _tensor_array(tensors), group.extra_array()
+        options = library.AddGroupOptions(
+            tensors=array, tensor_count=len(tensors), options=ctypes.pointer(group.options.struct()),
+            extras=extras, extra_count=len(group.extras), pieces=data_array(pieces),
+            piece_count=len(pieces))
+        result = library.AddGroupResult()
+        _check(lib.adamd_add_param_group(self._open, byref(options), byref(result)))
+        return result.first_tensor
+
     def push_pull(self, gradients, count, buffers, *, metrics=(), weight=1.0, result=None):
         """One round trip. `gradients`: an array of library.Gradient, of which `count` are meant;
         `buffers`: of library.Buffer. `result` (library.PushResult) tells, after an error too, whether

@@ -104,6 +104,19 @@ class RegisterResult(Sized):
     ]
 
 
+class AddGroupOptions(Sized):
+    _fields_ = [
+        ("size", c_size_t), ("tensors", POINTER(Tensor)), ("tensor_count", c_size_t),
+        ("options", POINTER(AdamOptions)), ("extras", POINTER(Extra)), ("extra_count", c_size_t),
+        ("pieces", POINTER(Data)), ("piece_count", c_size_t), ("timeout_ms", c_uint32),
+    ]
+
+
+class AddGroupResult(Sized):
+    _fields_ = [("size", c_size_t), ("generation", c_uint64), ("version", c_uint64),
+                ("byte_size", c_uint64), ("group", c_uint32), ("first_tensor", c_uint32)]
+
+
 class Gradient(ctypes.Structure):
     _fields_ = [("tensor", c_uint32), ("data", c_void_p), ("byte_size", c_size_t)]
 
@@ -189,6 +202,8 @@ _FUNCTIONS = {
         _ERROR, [_HANDLE, POINTER(RegisterOptions), POINTER(RegisterResult)]),
     "adamd_renew": (_ERROR, [_HANDLE, c_uint32]),
     "adamd_deregister": (_ERROR, [_HANDLE, c_uint32]),
+    "adamd_add_param_group": (
+        _ERROR, [_HANDLE, POINTER(AddGroupOptions), POINTER(AddGroupResult)]),
     "adamd_session_destroy": (None, [_HANDLE]),
     "adamd_session_epoch": (c_uint64, [_HANDLE]),
     "adamd_session_generation": (c_uint64, [_HANDLE]),

@@ -202,7 +202,7 @@ class _Remote:
             self._held = groups
         is_new = self._held is not None
         if not is_new:
-            self._take_indices(self._await(tensors))
+            self._take_indices(self._await())
         self._session = self._client.register(self._rank)
         if is_new:
             self._table.remember()
@@ -228,13 +228,18 @@ class _Remote:
             if error.reason != "PRECONDITION_REQUIRED":  # who waited took over
                 raise
 
-    def _await(self, tensors):
+    def _differences(self, model):
+        found = _differences([slot.describe() for slot in self._slots], model.tensors,
+                             self._groups_of_slots(), model.groups)
+        if model.group_count != len(self.param_groups):
+            found.append(f"{len(self.param_groups)} groups here, {model.group_count} there")
+        return found
+
+    def _await(self):
         """The table of a model that somebody else made, once it has parameters."""
         end = time.monotonic() + min(self._timeout, _TAKE_OVER_SECONDS)
         model = self._client.get_model()
-        found = _differences(tensors, model.tensors, self._groups_of_slots(), model.groups)
-        if model.group_count != len(self.param_groups):
-            found.append(f"{len(self.param_groups)} groups here, {model.group_count} there")
+        found = self._differences(model)
         if found:
             raise ValueError(
                 f"the daemon's model \"{self._service['model']}\" is another one: " +
@@ -246,6 +251,49 @@ class _Remote:
             time.sleep(0.02)
             model = self._client.get_model()
         return model.tensors
+
+    # Growing.
+
+    def add_param_group(self, param_group):
+        """See torch.optim.Optimizer. Of several workers the first one's values count; all have to add it
+        between the same two steps."""
+        super().add_param_group(param_group)
+        if self._session is None:  # of the constructor: the model is made of all groups at once
+            return
+        slots = self._slots
+        try:
+            self._name_parameters()
+            self._add_last_group(self._slots[len(slots):])
+        except BaseException:
+            self.param_groups.pop()
+            self._slots = slots
+            raise
+
+    def _add_last_group(self, slots):
+        group = self._group_of(self.param_groups[-1])
+        values = [plain(slot.param) for slot in slots]
+        try:
+            first = self._session.add_param_group(
+                [slot.describe()._replace(is_named=True) for slot in slots], group,
+                [(value.data_ptr(), bytes_of(value)) for value in values])
+        except Error as error:
+            self._join_grown(error)
+            return
+        for i, slot in enumerate(slots):
+            slot.index, slot.version = first + i, slot.param._version
+        self._table = Table(self._slots)
+        if self._held is not None:
+            self._held = [*self._held, group]
+
+    def _join_grown(self, error):
+        """The group was refused: unless another worker has added it, that is it."""
+        model = self._client.get_model()
+        if self._differences(model):
+            self._refuse(error)
+        self._register_again()
+        self._take_indices(model.tensors)
+        self._held = None
+        self._pull()
 
     # Parameters.
 
