@@ -131,6 +131,15 @@ class Vectors(DaemonTest):
     def test_float32(self):
         self.check("float32")
 
+    def test_float64(self):
+        self.check("float64")
+
+    def test_float16(self):
+        self.check("float16")
+
+    def test_bfloat16(self):
+        self.check("bfloat16")
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -7,7 +7,7 @@ import unittest
 
 import support  # pylint: disable=unused-import
 from harness import Daemon, machine_has
-from trials import STEPS, Data, Special, Trial, Twin, cases
+from trials import DTYPES, STEPS, Data, Special, Trial, Twin, cases
 
 SIZES = (1, 7, 4096, 100_003)
 VARIANTS = [v for v in ("base", "avx2", "avx512") if v == "base" or machine_has(v)]
@@ -55,13 +55,29 @@ class Bits(unittest.TestCase):
     def test_float32(self):
         self.every_case("float32")
 
+    def test_float64(self):
+        self.every_case("float64")
+
+    def test_float16(self):
+        self.every_case("float16")
+
+    def test_bfloat16(self):
+        self.every_case("bfloat16")
+
     def test_edges(self):
         """Signed zeros, subnormal numbers, the largest, infinity, NaN: each after each."""
-        for dtype in ("float32",):
+        for dtype in DTYPES:
             with self.subTest(dtype):
                 data = Special(dtype)
                 trials = trials_of(cases(dtype), data, [data.count])
                 self.compare({dtype: data}, trials, {variant: trials for variant in VARIANTS})
+
+    def test_all_dtypes_in_one_model(self):
+        sizes = (1, 7, 300)
+        datas = {dtype: Data(dtype, sizes) for dtype in DTYPES}
+        trials = [trial for dtype, data in datas.items()
+                  for trial in trials_of(cases(dtype)[::7], data, sizes, dtype)]
+        self.compare(datas, trials, {variant: trials for variant in VARIANTS})
 
 
 if __name__ == "__main__":

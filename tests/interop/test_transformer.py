@@ -49,6 +49,9 @@ class Transformer(unittest.TestCase):
     def test_the_losses_are_pytorchs_in_float32(self):
         self.check_the_losses_are_equal("float32")
 
+    def test_the_losses_are_pytorchs_in_bfloat16(self):
+        self.check_the_losses_are_equal("bfloat16")
+
     def test_two_workers_follow_one(self):
         """On halves of the same batches. Their mean is rounded otherwise, and that grows from step to step."""
         runs = [self.start("two", "--workers", "2", "--rank", str(rank)) for rank in range(2)]
