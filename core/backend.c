@@ -183,6 +183,12 @@ static void check_accumulate(const struct adamd_backend *backend,
                              accumulate->dtype));
 }
 
+static void check_blend(const struct adamd_backend *backend, const struct adamd_blend *blend) {
+    ADAMD_ASSERT(blend->to != blend->from);
+    ADAMD_ASSERT(holds_reals(backend, blend->to, blend->offset, blend->count, blend->dtype));
+    ADAMD_ASSERT(holds_reals(backend, blend->from, blend->offset, blend->count, blend->dtype));
+}
+
 static void check_op(const struct adamd_backend *backend, const struct adamd_op *op) {
     switch (op->kind) {
     case ADAMD_OP_STEP:
@@ -196,6 +202,9 @@ static void check_op(const struct adamd_backend *backend, const struct adamd_op 
         return;
     case ADAMD_OP_ACCUMULATE:
         check_accumulate(backend, &op->accumulate);
+        return;
+    case ADAMD_OP_BLEND:
+        check_blend(backend, &op->blend);
         return;
     case ADAMD_OP_SCALE:
         ADAMD_ASSERT(

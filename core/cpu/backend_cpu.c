@@ -198,6 +198,15 @@ static void run_accumulate(struct job *job, size_t unit) {
                                                        (char *)accumulate->from->host + at, count);
 }
 
+static void run_blend(struct job *job, size_t unit) {
+    const struct cpu_op *op = op_of(job);
+    const struct adamd_blend *blend = &op->op.blend;
+    uint64_t at = 0;
+    const size_t count = reals_at(blend->offset, blend->count, blend->dtype, unit, &at);
+    op->backend->kernel->loops[blend->dtype]->blend(
+        (char *)blend->to->host + at, (char *)blend->from->host + at, blend->weight, count);
+}
+
 static void run_scale(struct job *job, size_t unit) {
     const struct cpu_op *op = op_of(job);
     const struct adamd_scale *scale = &op->op.scale;
@@ -262,6 +271,9 @@ static bool prepare(struct cpu_op *op) {
         return true;
     case ADAMD_OP_ACCUMULATE:
         slice(op, run_accumulate, what->accumulate.count, adamd_dtype_size(what->accumulate.dtype));
+        return true;
+    case ADAMD_OP_BLEND:
+        slice(op, run_blend, what->blend.count, adamd_dtype_size(what->blend.dtype));
         return true;
     case ADAMD_OP_SCALE:
         slice(op, run_scale, what->scale.count, adamd_dtype_size(what->scale.dtype));

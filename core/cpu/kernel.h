@@ -32,6 +32,8 @@ struct kernel_loops {
     void (*divide_wide)(void *to, const void *wide, double divisor, size_t count);
     /** to = to + from */
     void (*add)(void *to, const void *from, size_t count);
+    /** to = lerp(to, from, weight), as backend.h has it */
+    void (*blend)(void *to, const void *from, double weight, size_t count);
     /** to = to * factor */
     void (*scale)(void *to, double factor, size_t count);
     /** to = to / divisor */

@@ -185,6 +185,21 @@ static void LOOP(add)(void *to_array, const void *from_array, size_t count) {
     }
 }
 
+static void LOOP(blend)(void *to_array, const void *from_array, double weight, size_t count) {
+    STORED *to = to_array;
+    const STORED *from = from_array;
+    const REAL w = (REAL)weight;
+    const REAL rest = 1 - w;
+    const bool small = w < (REAL)0.5 && w > (REAL)-0.5;
+
+    for (size_t i = 0; i < count; i++) {
+        const REAL old = LOAD(to[i]);
+        const REAL new = LOAD(from[i]);
+        const REAL difference = new - old;
+        to[i] = SAVE(small ? FMA(w, difference, old) : FMA(-difference, rest, new));
+    }
+}
+
 static void LOOP(scale)(void *to_array, double factor, size_t count) {
     STORED *to = to_array;
     const REAL f = (REAL)factor;
@@ -254,6 +269,7 @@ static const struct kernel_loops LOOP(loops) = {
     .weigh_add = LOOP(weigh_add),
     .divide_wide = LOOP(divide_wide),
     .add = LOOP(add),
+    .blend = LOOP(blend),
     .scale = LOOP(scale),
     .divide = LOOP(divide),
     .clamp = LOOP(clamp),

@@ -112,7 +112,7 @@ static double value_at(uint64_t i) {
     }
 }
 
-enum range_kind { ACCUMULATE, SCALE, DIVIDE, CLAMP, RANGE_KINDS };
+enum range_kind { ACCUMULATE, SCALE, DIVIDE, CLAMP, BLEND_FIRST, BLEND_SECOND, RANGE_KINDS };
 
 static struct adamd_op range_op(enum range_kind kind, struct adamd_buffer *to,
                                 struct adamd_buffer *from, uint64_t offset, uint64_t count,
@@ -126,6 +126,11 @@ static struct adamd_op range_op(enum range_kind kind, struct adamd_buffer *to,
                                  .scale = {to, offset, count, dtype, 7.3, true}};
     case CLAMP:
         return (struct adamd_op){.kind = ADAMD_OP_CLAMP, .clamp = {to, offset, count, dtype, 0.3}};
+    case BLEND_FIRST: // torch.lerp has two branches
+    case BLEND_SECOND:
+        return (struct adamd_op){
+            .kind = ADAMD_OP_BLEND,
+            .blend = {to, from, offset, count, dtype, kind == BLEND_FIRST ? 0.001 : 0.7}};
     default:
         return accumulate_op(to, from, offset, count, dtype);
     }
@@ -133,6 +138,10 @@ static struct adamd_op range_op(enum range_kind kind, struct adamd_buffer *to,
 
 static double narrow(enum adamd_dtype dtype, double x) {
     return dtype == ADAMD_FLOAT64 ? x : (double)(float)x;
+}
+
+static double expect_fma(enum adamd_dtype dtype, double a, double b, double c) {
+    return dtype == ADAMD_FLOAT64 ? fma(a, b, c) : (double)fmaf((float)a, (float)b, (float)c);
 }
 
 static double expect_range(enum range_kind kind, enum adamd_dtype dtype, double to, double from) {
@@ -143,6 +152,11 @@ static double expect_range(enum range_kind kind, enum adamd_dtype dtype, double 
         return narrow(dtype, to * narrow(dtype, 1.0 / 3.0));
     case DIVIDE:
         return narrow(dtype, to / narrow(dtype, 7.3));
+    case BLEND_FIRST:
+        return expect_fma(dtype, narrow(dtype, 0.001), narrow(dtype, from - to), to);
+    case BLEND_SECOND:
+        return expect_fma(dtype, -narrow(dtype, from - to), narrow(dtype, 1.0 - narrow(dtype, 0.7)),
+                          from);
     case CLAMP:
         return isnan(to) ? to : fmax(fmin(to, limit), -limit);
     default:

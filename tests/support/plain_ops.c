@@ -162,6 +162,20 @@ static void run_accumulate(const struct adamd_accumulate *op) {
     }
 }
 
+static void run_blend(const struct adamd_blend *op) {
+    const double w = narrow(op->dtype, op->weight);
+    const double rest = narrow(op->dtype, 1.0 - w);
+
+    for (uint64_t i = 0; i < op->count; i++) {
+        const double old = get(op->to, op->offset, op->dtype, i);
+        const double new = get(op->from, op->offset, op->dtype, i);
+        const double difference = narrow(op->dtype, new - old);
+        set(op->to, op->offset, op->dtype, i,
+            fabs(w) < 0.5 ? multiply_add(op->dtype, w, difference, old)
+                          : multiply_add(op->dtype, -difference, rest, new));
+    }
+}
+
 static void run_scale(const struct adamd_scale *op) {
     const double factor = narrow(op->dtype, op->factor);
 
@@ -222,6 +236,9 @@ void plain_run(const struct adamd_op *op) {
         return;
     case ADAMD_OP_ACCUMULATE:
         run_accumulate(&op->accumulate);
+        return;
+    case ADAMD_OP_BLEND:
+        run_blend(&op->blend);
         return;
     case ADAMD_OP_SCALE:
         run_scale(&op->scale);

@@ -126,6 +126,17 @@ struct adamd_accumulate {
     enum adamd_dtype dtype;
 };
 
+/**
+ * to[i] = torch.lerp(to[i], from[i], weight), in the computing type, rounded once to the dtype:
+ * fma(w, from - to, to) where |w| < 0.5, else fma(to - from, 1 - w, from).
+ */
+struct adamd_blend {
+    struct adamd_buffer *to, *from;
+    uint64_t offset, count; // as above
+    enum adamd_dtype dtype;
+    double weight; // rounded to the computing type
+};
+
 /** to[i] = to[i] * factor, or to[i] / factor, in the computing type, rounded once to the dtype. */
 struct adamd_scale {
     struct adamd_buffer *to;
@@ -176,6 +187,7 @@ enum adamd_op_kind {
     ADAMD_OP_COPY,
     ADAMD_OP_FILL,
     ADAMD_OP_ACCUMULATE,
+    ADAMD_OP_BLEND,
     ADAMD_OP_SCALE,
     ADAMD_OP_CLAMP,
     ADAMD_OP_MEAN,
@@ -189,6 +201,7 @@ struct adamd_op {
         struct adamd_copy copy;
         struct adamd_fill fill;
         struct adamd_accumulate accumulate;
+        struct adamd_blend blend;
         struct adamd_scale scale;
         struct adamd_clamp clamp;
         struct adamd_mean mean;
