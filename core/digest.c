@@ -90,6 +90,18 @@ static void add_array(XXH3_state_t *hash, const struct adamd_layout *layout,
     }
 }
 
+// As users of earlier versions know it where there are no hooks.
+static bool has_array(const struct adamd_capture *capture, int array, bool amsgrad) {
+    switch (array) {
+    case ADAMD_MAX_EXP_AVG_SQ:
+        return amsgrad;
+    case ADAMD_EMA:
+        return capture->hooks != NULL && capture->arrays[ADAMD_EMA] != NULL;
+    default:
+        return true;
+    }
+}
+
 void adamd_state_digest(const struct adamd_layout *layout, const struct adamd_capture *capture,
                         uint32_t group_count, uint64_t ret_digest[2]) {
     XXH3_state_t hash;
@@ -109,9 +121,13 @@ void adamd_state_digest(const struct adamd_layout *layout, const struct adamd_ca
         add_number(&hash, capture->steps[i]);
     }
     for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
-        if (array != ADAMD_MAX_EXP_AVG_SQ || amsgrad) {
+        if (has_array(capture, array, amsgrad)) {
             add_array(&hash, layout, capture->arrays[array]);
         }
+    }
+    if (capture->hooks != NULL) {
+        add_number(&hash, strlen(capture->hooks));
+        (void)XXH3_128bits_update(&hash, capture->hooks, strlen(capture->hooks));
     }
     value = XXH3_128bits_digest(&hash);
     ret_digest[0] = value.high64;

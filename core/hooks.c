@@ -1,6 +1,8 @@
 // Lists of hooks: who is called, in which order, and until when an entry lives.
 #include "hooks_impl.h"
 
+#include "adamd/plugin.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,8 +121,43 @@ struct adamd_hook_registry *adamd_hook_registry_create(void) {
 void adamd_hook_registry_destroy(struct adamd_hook_registry *registry) {
     if (registry != NULL) {
         hooks_finish(&registry->lists);
+        free(registry->plugins);
         free(registry);
     }
+}
+
+enum adamd_status adamd_hook_registry_add_plugin(struct adamd_hook_registry *registry,
+                                                 const char *name,
+                                                 const struct adamd_plugin *plugin,
+                                                 struct adamd_fault *fault) {
+    struct registered_plugin *plugins;
+
+    if (plugin->version != ADAMD_PLUGIN_VERSION || plugin->size < sizeof *plugin ||
+        plugin->create == NULL || plugin->run == NULL || plugin->destroy == NULL) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, name,
+                          "the plugin's table is of version %u and %u bytes: this build wants "
+                          "version %d, all of it",
+                          (unsigned)plugin->version, (unsigned)plugin->size, ADAMD_PLUGIN_VERSION);
+    }
+    plugins = realloc(registry->plugins, (registry->plugin_count + 1) * sizeof *plugins);
+    if (plugins == NULL) {
+        return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+    }
+    registry->plugins = plugins;
+    plugins += registry->plugin_count++;
+    (void)snprintf(plugins->name, sizeof plugins->name, "%s", name);
+    plugins->plugin = plugin;
+    return ADAMD_OK;
+}
+
+const struct adamd_plugin *hook_registry_plugin(const struct adamd_hook_registry *registry,
+                                                const char *name) {
+    for (uint32_t i = 0; i < registry->plugin_count; i++) {
+        if (strcmp(registry->plugins[i].name, name) == 0) {
+            return registry->plugins[i].plugin;
+        }
+    }
+    return NULL;
 }
 
 enum adamd_status adamd_register_optimizer_hook(struct adamd_hook_registry *registry,
@@ -141,6 +178,7 @@ static void take_list(struct hook_run *run, const struct hook_lists *lists,
                       enum adamd_hook_event event) {
     for (struct hook_entry *entry = lists != NULL ? lists->first[event] : NULL; entry != NULL;
          entry = entry->next) {
+        ADAMD_ASSERT(run->count < sizeof run->entries / sizeof run->entries[0]);
         hook_hold(entry);
         run->entries[run->count++] = entry;
     }

@@ -19,14 +19,26 @@ struct hook_lists {
     uint32_t count;
 };
 
+struct registered_plugin {
+    char name[ADAMD_HOOK_NAME_MAX + 1];
+    const struct adamd_plugin *plugin;
+};
+
 struct adamd_hook_registry {
     struct hook_lists lists;
     uint64_t last_id;
+    struct registered_plugin *plugins;
+    uint32_t plugin_count;
 };
+
+/** The plugin of that name, or NULL. */
+const struct adamd_plugin *hook_registry_plugin(const struct adamd_hook_registry *registry,
+                                                const char *name);
 
 /** A list as it was when the run began. Zeroed means: none runs. */
 struct hook_run {
-    struct hook_entry *entries[2 * ADAMD_HOOKS_MAX];
+    // Shared ones, and those of a model: callbacks, and as many built-in ones from a restore.
+    struct hook_entry *entries[3 * ADAMD_HOOKS_MAX];
     uint32_t count, at;
     unsigned turn;
 };

@@ -198,6 +198,7 @@ static void free_model(struct adamd_model *model) {
         outgrown_release(model, model->outgrown);
     }
     capture_finish(model);
+    hooks_destroy(model);
     published_finish(model);
     slots_finish(model);
     step_finish(&model->step);
@@ -303,6 +304,7 @@ enum adamd_status adamd_model_create(struct adamd_queue *queue, const struct ada
     model->slots_max = spec->slots_max;
     model->published_max = spec->published_max;
     model->resident_bytes_max = spec->resident_bytes_max;
+    model->hook_registry = spec->hook_registry;
     model->policy = spec->policy;
     model->workers.lease_ms = spec->policy.lease_ms != 0 ? spec->policy.lease_ms : MODEL_LEASE_MS;
     status = alloc_host(model, spec);

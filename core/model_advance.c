@@ -60,6 +60,9 @@ static void end_job(struct job *job) {
     }
     slot_drop(model, job->reads);
     slot_drop(model, job->writes);
+    if (job->on_end != NULL) {
+        job->on_end(job);
+    }
     free(job);
 }
 
@@ -156,6 +159,7 @@ void model_fail(struct adamd_model *model, enum adamd_status status) {
     manual_clear(model, status);
     waits_end(model, &model->pulls, status);
     waits_end(model, &model->pulls_ready, status);
+    waits_end(model, &model->ema_pulls, status);
     waits_end(model, &model->capture.waits, status);
     waits_end(model, &model->restore_waits, status);
     waits_end(model, &model->addition_waits, status);
@@ -170,6 +174,7 @@ void model_end_all(struct adamd_model *model, enum adamd_status status) {
     model->destroyed = true; // jobs end without their own callbacks from here on
     model->state = ADAMD_MODEL_FAILED;
     cut_jobs(model, status);
+    hooks_abandon(model);
     gradients_end(model, NULL, status);
     gradients_abort(model, &model->step.gradients, status);
     gradients_abort(model, &model->step.skipped, status);
@@ -180,6 +185,7 @@ void model_end_all(struct adamd_model *model, enum adamd_status status) {
     model->step.record = NULL;
     waits_end(model, &model->pulls, status);
     waits_end(model, &model->pulls_ready, status);
+    waits_end(model, &model->ema_pulls, status);
     waits_end(model, &model->capture.waits, status);
     waits_end(model, &model->restore_waits, status);
     waits_end(model, &model->addition_waits, status);
@@ -278,7 +284,7 @@ static bool tell_capture(struct adamd_model *model) {
         return false;
     }
     capture->state = CAPTURE_HELD;
-    tell_wait(capture->waits, &capture->view);
+    tell_wait(capture->waits, capture->told);
     return true;
 }
 
@@ -303,7 +309,7 @@ static bool call_back(struct adamd_model *model) {
         tell_wait(model->ended, NULL);
         return true;
     }
-    return tell_capture(model) || tell_pull(model);
+    return tell_capture(model) || tell_pull(model) || ema_tell(model);
 }
 
 void model_call_back_all(struct adamd_model *model) {
@@ -325,6 +331,7 @@ void model_advance(struct adamd_model *model) {
             published_advance(model);
             policy_advance(model);
         }
+        hooks_advance(model);
         submit_jobs(model);
         while (!model->advance_again && call_back(model)) {
         }

@@ -181,7 +181,7 @@ enum adamd_status model_ensure_amsgrad(struct adamd_model *model,
         return status == ADAMD_BUSY ? ADAMD_NO_MEMORY : status; // over the model's limit
     }
     model->arrays[ADAMD_MAX_EXP_AVG_SQ] = buffer;
-    job = create_fill(model, ADAMD_MAX_EXP_AVG_SQ, ADAMD_ARRAY_COUNT);
+    job = create_fill(model, ADAMD_MAX_EXP_AVG_SQ, ADAMD_MAX_EXP_AVG_SQ + 1);
     if (job == NULL) {
         model->arrays[ADAMD_MAX_EXP_AVG_SQ] = NULL;
         model_release(model, buffer);

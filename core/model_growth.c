@@ -426,7 +426,8 @@ static void add_ops(struct job *job, const struct adamd_model *model, const stru
     if (old > 0) {
         job->ops[job->count++] = copy_op(growth->arrays[array], model->arrays[array], old);
     }
-    if (array == ADAMD_PARAM && addition->values != NULL) {
+    // An average of parameters that are new is what they are.
+    if ((array == ADAMD_PARAM || array == ADAMD_EMA) && addition->values != NULL) {
         struct adamd_op op = copy_op(growth->arrays[array], addition->values, bytes - old);
         op.copy.to_offset = old;
         job->ops[job->count++] = op;

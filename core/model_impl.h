@@ -14,6 +14,7 @@
 
 #include "adamd/backend.h"
 #include "adamd/model.h"
+#include "hooks_impl.h"
 
 #include <string.h>
 
@@ -94,7 +95,8 @@ struct job {
     struct adamd_model *model;
     job_done_fn *on_done;
     void *arg;
-    struct slot *reads, *writes; // held until the end; may be NULL
+    struct slot *reads, *writes;     // held until the end; may be NULL
+    void (*on_end)(struct job *job); // frees `arg`, in any case; may be NULL
     uint32_t count, submitted, completed;
     enum adamd_status status;
     struct adamd_op ops[];
@@ -168,6 +170,26 @@ struct step {
     double weight_sum;
 };
 
+enum hook_phase { HOOKS_NONE, HOOKS_BEFORE, HOOKS_STEP, HOOKS_BEHIND };
+
+/** The hooks around the step that runs. */
+struct hooking {
+    enum hook_phase phase;
+    enum adamd_hook_event event; // of the list that runs
+    enum adamd_hook_answer answer;
+    bool is_due; // goes on at the next turn of model_advance()
+    struct hook_run run;
+    uint32_t turns, jobs; // of this list; in flight
+    struct adamd_step_args args;
+    uint32_t options_capacity;
+    struct slot *accumulated;      // held
+    struct adamd_buffer *gradient; // where it lies, once somebody looked
+    struct adamd_buffer *mean;     // for rounds of several, kept
+    bool is_mean;
+    struct adamd_gradient_norm norm;
+    struct adamd_fault fault;
+};
+
 struct group {
     struct adamd_options options;
     struct adamd_group_keys *keys; // held
@@ -187,7 +209,10 @@ struct capture {
     struct adamd_group_keys **keys; // by group, held
     uint32_t group_count;
     bool detached;
-    struct adamd_wait *waits; // at most one
+    char *hooks;
+    struct hook_run run;              // its hooks live until the release
+    const struct adamd_capture *told; // the view, or what a hook put in its place
+    struct adamd_wait *waits;         // at most one
 };
 
 struct adamd_restore {
@@ -197,6 +222,8 @@ struct adamd_restore {
     uint64_t *steps;
     struct adamd_options *options;  // by group
     struct adamd_group_keys **keys; // by group, held; those of the model until others are given
+    char *hooks_text;               // NULL: the model's hooks stay
+    struct hook_lists hooks;        // what it says
     uint64_t version;
     bool has_options, committed, submitted;
 };
@@ -257,11 +284,19 @@ struct adamd_model {
     uint32_t command_count;
     struct stepper *steppers_ended, **steppers_end;
 
+    struct adamd_hook_registry *hook_registry, own_registry; // NULL: its own
+    struct hook_lists hooks;
+    struct hooking hooking;
+    struct adamd_fault hook_fault;
+
     struct published **published;
     uint32_t published_count, published_max;
     struct published *current; // of the visible version, whole
     bool current_wanted;       // the visible version was pulled
     bool copying;              // the visible version, for readers
+    bool ema_copying;
+    struct published *ema_current; // of the visible version's average
+    struct adamd_wait *ema_pulls;
     struct adamd_wait *pulls, *pulls_ready, *ended;
 
     struct capture capture;
@@ -425,6 +460,19 @@ void stepper_end(struct adamd_model *model, struct stepper *stepper, enum adamd_
 void steppers_end_all(struct adamd_model *model, struct stepper **list, enum adamd_status status,
                       const struct adamd_step_record *record);
 
+// model_step.c for model_hooks.c: a step in pieces. step_begin() makes it the one that runs and
+// takes `record` over, step_submit() sends what step_build() made, then one of the other three ends
+// it.
+void step_begin(struct adamd_model *model, struct adamd_step_record *record);
+enum adamd_status step_submit(struct adamd_model *model, struct slot *accumulated);
+/** With `gradient` alone in place of all sources. */
+void step_use_source(struct step *step, struct adamd_buffer *gradient);
+void step_end(struct adamd_model *model, enum adamd_status status);
+/** No version; its pushes are decided as skipped. */
+void step_skip(struct adamd_model *model, enum adamd_skip skip);
+/** Its pushes are refused with `fault`. */
+void step_refuse(struct adamd_model *model, const struct adamd_fault *fault);
+
 enum adamd_status step_init(struct step *step, uint32_t tensor_count);
 void step_finish(struct step *step);
 /** Steps with model->step.gradients, or with what is accumulated. `options` replaces the groups'.
@@ -494,6 +542,57 @@ bool growth_advance(struct adamd_model *model);
 /** Drops one that is committed. One that is not is its caller's, and keeps the model's memory. */
 void addition_forget(struct adamd_model *model);
 void outgrown_release(struct adamd_model *model, struct outgrown *outgrown);
+
+/** A buffer that no reader holds, or NULL; and whether one more may wait in `list`. */
+struct published *published_find(struct adamd_model *model);
+enum adamd_status published_check_pull(const struct adamd_model *model,
+                                       const struct adamd_wait *list);
+
+// --------------------------------------------------- model_hooks.c, hook_gradient.c,
+// model_actions.c
+
+struct action_hook;
+
+struct adamd_hook_registry *model_registry(struct adamd_model *model);
+/** Whether the next step has any hooks: then it begins with hooks_step_start(), as step_start(). */
+bool hooks_wanted(const struct adamd_model *model);
+enum adamd_status hooks_step_start(struct adamd_model *model, struct slot *accumulated,
+                                   const struct adamd_options *options,
+                                   struct adamd_step_record *record);
+/** True while hooks before the step work on its gradient: nobody else may change it. */
+bool hooks_hold_gradient(const struct adamd_model *model);
+/** The policy, or ALLOW where a hook is there to judge. */
+enum adamd_nonfinite hooks_nonfinite(const struct adamd_model *model);
+/** The step's operation completed: true if the hooks behind it come first. */
+bool hooks_take_step(struct adamd_model *model, enum adamd_status status);
+void hooks_advance(struct adamd_model *model);
+/** Nothing of them runs any more; hooks_destroy() also frees. */
+void hooks_abandon(struct adamd_model *model);
+void hooks_destroy(struct adamd_model *model);
+
+/** For operations of the hooks: the list goes on when all of them have completed. */
+void hooks_submit(struct adamd_model *model, struct job *job);
+void hooks_job_done(struct adamd_model *model, enum adamd_status status);
+enum adamd_status hooks_scale(struct adamd_model *model, double factor, bool divides);
+
+/** Runs the hooks of a state_dict event at once; `*dict` (may be NULL) is replaced as they say.
+ *  `run` holds them until hook_run_end(). */
+enum adamd_status hooks_run_dict(struct adamd_model *model, enum adamd_hook_event event,
+                                 struct hook_run *run, const struct adamd_capture **dict);
+
+/** What an action keeps, when a step ended with a version or without. */
+void action_settle(struct adamd_model *model, struct action_hook *hook, bool made);
+/** Those of `lists` in place of the model's; `lists` is then empty. Callbacks stay. */
+void actions_replace(struct adamd_model *model, struct hook_lists *lists);
+/** Other parameters came without hooks. */
+void actions_restart(struct adamd_model *model);
+
+// ------------------------------------------------------------------------------------- model_ema.c
+
+enum adamd_status ema_ensure(struct adamd_model *model);
+enum adamd_status ema_submit(struct adamd_model *model, struct action_hook *hook);
+void ema_advance(struct adamd_model *model);
+bool ema_tell(struct adamd_model *model);
 
 /** The array that amsgrad needs, with zeros, if any of `options` (by group) asks for it. */
 enum adamd_status model_ensure_amsgrad(struct adamd_model *model,

@@ -155,9 +155,9 @@ static void take_gradient(struct adamd_model *model, struct gradient *gradient) 
     if (policy_turns_away(model, gradient)) {
         return;
     }
-    if (model->policy.nonfinite == ADAMD_NONFINITE_ALLOW || !is_poison(model, gradient)) {
+    if (hooks_nonfinite(model) == ADAMD_NONFINITE_ALLOW || !is_poison(model, gradient)) {
         accumulate(model, gradient);
-    } else if (model->policy.nonfinite == ADAMD_NONFINITE_SKIP) {
+    } else if (hooks_nonfinite(model) == ADAMD_NONFINITE_SKIP) {
         const struct adamd_outcome outcome =
             gradient_outcome(model, gradient, ADAMD_SKIPPED_NONFINITE);
         struct adamd_step_record *record = record_of_one(model, gradient);
@@ -303,14 +303,14 @@ static bool run_command(struct adamd_model *model) {
 }
 
 void manual_advance(struct adamd_model *model) {
-    bool more = true;
+    bool more = !hooks_hold_gradient(model);
 
     while (more) {
         struct gradient *gradient = next_gradient(model);
         const struct command *command = model->commands;
 
         if (command != NULL && (gradient == NULL || command->ticket < gradient->ticket)) {
-            more = run_command(model);
+            more = run_command(model) && !hooks_hold_gradient(model);
         } else if (gradient != NULL) {
             take_gradient(model, gradient);
         } else {
@@ -372,7 +372,7 @@ enum adamd_status adamd_model_zero_grad(struct adamd_model *model, bool set_to_n
     if (status != ADAMD_OK) {
         return status;
     }
-    if (model->commands == NULL) {
+    if (model->commands == NULL && !hooks_hold_gradient(model)) {
         status = zero_grad(model, set_to_none);
         model_advance(model);
         return status == ADAMD_OK ? status : adamd_fail_plain(fault, status);

@@ -30,10 +30,13 @@ static struct published *create_published(struct adamd_model *model) {
 }
 
 // The visible version's own copy is given up only if nobody is about to read it.
-static struct published *find_buffer(struct adamd_model *model) {
+struct published *published_find(struct adamd_model *model) {
     for (uint32_t i = 0; i < model->published_count; i++) {
-        if (model->published[i] != model->current && is_free(model, model->published[i])) {
-            return model->published[i];
+        struct published *published = model->published[i];
+        if (published != model->current && is_free(model, published) &&
+            (published != model->ema_current || model->ema_pulls == NULL)) {
+            model->ema_current = published == model->ema_current ? NULL : model->ema_current;
+            return published;
         }
     }
     if (model->current != NULL && is_free(model, model->current) && model->pulls_ready == NULL) {
@@ -53,7 +56,7 @@ struct published *published_for_step(struct adamd_model *model, bool wanted) {
     if (!wanted && !model->current_wanted) {
         return NULL;
     }
-    published = find_buffer(model);
+    published = published_find(model);
     if (published != NULL) {
         published->busy = true;
     }
@@ -85,7 +88,7 @@ static void on_copied(struct adamd_model *model, struct job *job, enum adamd_sta
 
 // Goes to the backend before the next step does, so it is of the version that is visible now.
 static void copy_current(struct adamd_model *model) {
-    struct published *published = find_buffer(model);
+    struct published *published = published_find(model);
     struct job *job;
 
     if (published == NULL) {
@@ -150,7 +153,8 @@ void published_advance(struct adamd_model *model) {
 // ------------------------------------------------------------------------------------------
 // readers
 
-static enum adamd_status check_pull(const struct adamd_model *model) {
+enum adamd_status published_check_pull(const struct adamd_model *model,
+                                       const struct adamd_wait *list) {
     uint32_t count = 0;
 
     if (model->state == ADAMD_MODEL_INITIALIZING) {
@@ -159,7 +163,7 @@ static enum adamd_status check_pull(const struct adamd_model *model) {
     if (model->state == ADAMD_MODEL_FAILED) {
         return ADAMD_DEVICE_LOST;
     }
-    for (const struct adamd_wait *wait = model->pulls; wait != NULL; wait = wait->next) {
+    for (const struct adamd_wait *wait = list; wait != NULL; wait = wait->next) {
         count++;
     }
     return count < MODEL_PULLS_MAX ? ADAMD_OK : ADAMD_BUSY;
@@ -168,7 +172,7 @@ static enum adamd_status check_pull(const struct adamd_model *model) {
 void adamd_model_pull(struct adamd_model *model, uint64_t min_version, struct adamd_wait *wait,
                       void (*on_ready)(void *arg, enum adamd_status status, const void *what),
                       void *arg) {
-    const enum adamd_status status = check_pull(model);
+    const enum adamd_status status = published_check_pull(model, model->pulls);
 
     *wait = (struct adamd_wait){
         .on_ready = on_ready, .arg = arg, .min_version = min_version, .status = status};
@@ -190,6 +194,7 @@ static void remove_published(struct adamd_model *model, struct published *publis
 void published_outgrow(struct adamd_model *model) {
     model->current = NULL;
     model->current_wanted = false;
+    model->ema_current = NULL;
     for (uint32_t i = model->published_count; i > 0; i--) {
         if (model->published[i - 1]->refs == 0) {
             remove_published(model, model->published[i - 1]);

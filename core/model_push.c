@@ -406,7 +406,7 @@ static enum adamd_status check_body(const struct adamd_model *model,
                           "the checksum of the bytes is %08x, the header says %08x",
                           gradient->crc_running, gradient->crc32c);
     }
-    if (!gradient_is_finite(gradient) && model->policy.nonfinite == ADAMD_NONFINITE_REJECT) {
+    if (!gradient_is_finite(gradient) && hooks_nonfinite(model) == ADAMD_NONFINITE_REJECT) {
         return adamd_fail(fault, ADAMD_NONFINITE, NULL, "the gradient holds NaN or infinity");
     }
     return ADAMD_OK;

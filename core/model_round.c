@@ -28,7 +28,7 @@ bool policy_turns_away(struct adamd_model *model, struct gradient *gradient) {
     }
     // The policy may have changed since the commit let it pass.
     if (status == ADAMD_OK && !gradient_is_finite(gradient) &&
-        model->policy.nonfinite == ADAMD_NONFINITE_REJECT) {
+        hooks_nonfinite(model) == ADAMD_NONFINITE_REJECT) {
         status = adamd_fail_plain(&fault, ADAMD_NONFINITE);
     }
     if (status != ADAMD_OK) {
@@ -122,7 +122,7 @@ static void advance_each_push(struct adamd_model *model) {
             continue;
         }
         move_by_rank(&model->step.gradients, gradient);
-        if (!gradient_is_finite(gradient) && model->policy.nonfinite == ADAMD_NONFINITE_SKIP) {
+        if (!gradient_is_finite(gradient) && hooks_nonfinite(model) == ADAMD_NONFINITE_SKIP) {
             gradient->state = STEPPING;
             skip_list(model, &model->step.gradients);
         } else {
@@ -212,7 +212,7 @@ static bool may_overflow(const struct gradient_list *list) {
 }
 
 static void collect_round(struct adamd_model *model) {
-    const bool skips = model->policy.nonfinite == ADAMD_NONFINITE_SKIP;
+    const bool skips = hooks_nonfinite(model) == ADAMD_NONFINITE_SKIP;
     struct gradient *next;
 
     for (struct gradient *gradient = model->committed.first; gradient != NULL; gradient = next) {
@@ -240,7 +240,7 @@ static uint32_t count_list(const struct gradient_list *list) {
 // part of the mean.
 static void close_round(struct adamd_model *model) {
     struct step *step = &model->step;
-    const enum adamd_nonfinite nonfinite = model->policy.nonfinite;
+    const enum adamd_nonfinite nonfinite = hooks_nonfinite(model);
 
     collect_round(model);
     if (count_list(&step->gradients) < model->policy.min_workers || step->gradients.first == NULL ||

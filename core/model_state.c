@@ -1,10 +1,11 @@
 // The whole state of one version: copied out beside the running model, and taken in.
+#include "actions_impl.h"
 #include "model_impl.h"
 
 #include <stdlib.h>
 
 static const char *const array_names[ADAMD_ARRAY_COUNT] = {"param", "exp_avg", "exp_avg_sq",
-                                                           "max_exp_avg_sq"};
+                                                           "max_exp_avg_sq", "ema"};
 
 // ----------------------------------------------------------------------------------------- capture
 
@@ -17,7 +18,27 @@ void capture_finish(struct adamd_model *model) {
     free(capture->steps);
     free(capture->options);
     group_keys_free(capture->keys, capture->group_count);
+    free(capture->hooks);
+    hook_run_end(&capture->run);
     *capture = (struct capture){0};
+}
+
+// An average whose hook is gone is on its way out.
+static bool is_captured(const struct adamd_model *model, int array) {
+    return model->arrays[array] != NULL &&
+           (array != ADAMD_EMA || action_find(&model->hooks, ADAMD_EMA_ACTION) != NULL);
+}
+
+static enum adamd_status alloc_buffers(struct adamd_model *model) {
+    struct capture *capture = &model->capture;
+    enum adamd_status status = ADAMD_OK;
+
+    for (int array = 0; array < ADAMD_ARRAY_COUNT && status == ADAMD_OK; array++) {
+        if (is_captured(model, array) && capture->buffers[array] == NULL) {
+            status = model_alloc(model, ADAMD_STAGING, false, &capture->buffers[array]);
+        }
+    }
+    return status;
 }
 
 static enum adamd_status prepare_capture(struct adamd_model *model) {
@@ -31,11 +52,7 @@ static enum adamd_status prepare_capture(struct adamd_model *model) {
     if (capture->steps == NULL || capture->options == NULL || capture->keys == NULL) {
         status = ADAMD_NO_MEMORY;
     }
-    for (int array = 0; array < ADAMD_ARRAY_COUNT && status == ADAMD_OK; array++) {
-        if (model->arrays[array] != NULL) {
-            status = model_alloc(model, ADAMD_STAGING, false, &capture->buffers[array]);
-        }
-    }
+    status = status == ADAMD_OK ? alloc_buffers(model) : status;
     if (status != ADAMD_OK) {
         capture_finish(model);
     }
@@ -43,18 +60,34 @@ static enum adamd_status prepare_capture(struct adamd_model *model) {
 }
 
 static void on_captured(struct adamd_model *model, struct job *job, enum adamd_status status) {
+    struct capture *capture = &model->capture;
+
     (void)job;
     (void)status; // a lost device has ended the wait
-    model->capture.state = CAPTURE_READY;
+    capture->state = CAPTURE_READY;
+    capture->told = &capture->view;
+    const enum adamd_status refused =
+        hooks_run_dict(model, ADAMD_STATE_DICT_POST, &capture->run, &capture->told);
+    if (refused != ADAMD_OK) {
+        waits_end(model, &capture->waits, refused); // and the capture goes as one given up
+    }
+}
+
+static void refuse_capture(struct adamd_model *model, enum adamd_status status) {
+    waits_end(model, &model->capture.waits, status);
+    capture_finish(model);
 }
 
 static void freeze(struct adamd_model *model) {
     struct capture *capture = &model->capture;
-    struct job *job = job_create(model, ADAMD_ARRAY_COUNT, on_captured, NULL);
+    struct job *job;
+    enum adamd_status status = hooks_run_dict(model, ADAMD_STATE_DICT_PRE, &capture->run, NULL);
 
+    status = status == ADAMD_OK ? actions_print(&model->hooks, &capture->hooks) : status;
+    status = status == ADAMD_OK ? alloc_buffers(model) : status; // hooks came meanwhile
+    job = status == ADAMD_OK ? job_create(model, ADAMD_ARRAY_COUNT, on_captured, NULL) : NULL;
     if (job == NULL) {
-        waits_end(model, &capture->waits, ADAMD_NO_MEMORY);
-        capture_finish(model);
+        refuse_capture(model, status == ADAMD_OK ? ADAMD_NO_MEMORY : status);
         return;
     }
     memcpy(capture->steps, model->steps, model->layout.tensor_count * sizeof model->steps[0]);
@@ -66,12 +99,13 @@ static void freeze(struct adamd_model *model) {
         .steps = capture->steps,
         .options = capture->options,
         .keys = capture->keys,
+        .hooks = capture->hooks,
         .generation = model->generation,
         .version = model->version,
     };
     job->count = 0;
     for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
-        if (capture->buffers[array] != NULL) {
+        if (is_captured(model, array)) {
             capture->view.arrays[array] = adamd_buffer_host(capture->buffers[array]);
             job->ops[job->count++] = (struct adamd_op){
                 .kind = ADAMD_OP_COPY,
@@ -122,7 +156,7 @@ void adamd_model_capture(struct adamd_model *model, struct adamd_wait *wait,
 }
 
 void adamd_capture_release(struct adamd_model *model, const struct adamd_capture *capture) {
-    ADAMD_ASSERT(capture == &model->capture.view && model->capture.state == CAPTURE_HELD);
+    ADAMD_ASSERT(capture == model->capture.told && model->capture.state == CAPTURE_HELD);
     capture_finish(model);
     if (model->destroyed) {
         model_free_if_done(model);
@@ -132,7 +166,7 @@ void adamd_capture_release(struct adamd_model *model, const struct adamd_capture
 }
 
 void adamd_capture_detach(struct adamd_model *model, const struct adamd_capture *capture) {
-    ADAMD_ASSERT(capture == &model->capture.view && model->capture.state == CAPTURE_HELD);
+    ADAMD_ASSERT(capture == model->capture.told && model->capture.state == CAPTURE_HELD);
     model->capture.detached = true;
     if (!model->destroyed) {
         model_advance(model);
@@ -151,6 +185,8 @@ static void destroy_restore(struct adamd_restore *restore) {
     free(restore->steps);
     free(restore->options);
     group_keys_free(restore->keys, model->group_count);
+    free(restore->hooks_text);
+    hooks_finish(&restore->hooks);
     model->restore = NULL;
     free(restore);
 }
@@ -362,6 +398,24 @@ enum adamd_status adamd_restore_groups(struct adamd_restore *restore,
     return ADAMD_OK;
 }
 
+enum adamd_status adamd_restore_hooks(struct adamd_restore *restore, const char *text,
+                                      struct adamd_fault *fault) {
+    struct adamd_hook_registry *registry = model_registry(restore->model);
+    const size_t size = strlen(text);
+    enum adamd_status status = ADAMD_OK;
+
+    ADAMD_ASSERT(restore->hooks_text == NULL);
+    restore->hooks_text = malloc(size + 1);
+    if (restore->hooks_text == NULL) {
+        return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+    }
+    memcpy(restore->hooks_text, text, size + 1);
+    if (text[0] != '\0') {
+        status = actions_parse(registry, &registry->last_id, text, &restore->hooks, fault);
+    }
+    return status;
+}
+
 // What was not written is zeros. Only arrays that were written in part need this.
 static void clear_unwritten(const struct adamd_restore *restore, int array) {
     const struct adamd_layout *layout = &restore->model->layout;
@@ -392,6 +446,7 @@ void adamd_restore_view(const struct adamd_restore *restore, struct adamd_captur
     view.steps = restore->steps;
     view.options = restore->options;
     view.keys = restore->keys;
+    view.hooks = restore->hooks.count > 0 ? restore->hooks_text : NULL;
     for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
         if (restore->written[array] != NULL) {
             clear_unwritten(restore, array);
@@ -437,6 +492,36 @@ static enum adamd_status check_whole(const struct adamd_restore *restore,
     return status;
 }
 
+static bool has_average(const struct adamd_restore *restore) {
+    const struct adamd_layout *layout = &restore->model->layout;
+    bool whole = restore->written[ADAMD_EMA] != NULL;
+
+    for (uint32_t i = 0; whole && i < layout->tensor_count; i++) {
+        whole = restore->written[ADAMD_EMA][i] == tensor_bytes(layout, i);
+    }
+    return whole;
+}
+
+// The average of a state is whole, or was not begun.
+static enum adamd_status check_average(const struct adamd_restore *restore,
+                                       struct adamd_fault *fault) {
+    const struct action_hook *hook = action_find(&restore->hooks, ADAMD_EMA_ACTION);
+    enum adamd_status status = ADAMD_OK;
+
+    if (hook == NULL) {
+        return restore->written[ADAMD_EMA] == NULL
+                   ? ADAMD_OK
+                   : adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, array_names[ADAMD_EMA],
+                                "there is an average, but no hook ema that it belongs to");
+    }
+    if (hook->action.ema.n_averaged > 0 && !has_average(restore)) {
+        return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, array_names[ADAMD_EMA],
+                          "there is a hook ema with an average, but arrays of it are missing");
+    }
+    status = ema_ensure(restore->model);
+    return status == ADAMD_OK ? status : adamd_fail_plain(fault, status);
+}
+
 static enum adamd_status check_commit(struct adamd_restore *restore, uint64_t version,
                                       struct adamd_fault *fault) {
     struct adamd_model *model = restore->model;
@@ -453,10 +538,66 @@ static enum adamd_status check_commit(struct adamd_restore *restore, uint64_t ve
                           (unsigned long long)version);
     }
     status = check_whole(restore, fault);
+    status = status == ADAMD_OK ? check_average(restore, fault) : status;
     if (status == ADAMD_OK && restore->has_options) {
         status = model_ensure_amsgrad(model, restore->options, model->group_count);
         status = status == ADAMD_OK ? status : adamd_fail_plain(fault, status);
     }
+    return status;
+}
+
+// What a hook put in the place of the dict, into the memory of the one that came. On the loop, for
+// those who register such a hook from C; what comes over the wire is never replaced.
+static enum adamd_status take_dict(struct adamd_restore *restore,
+                                   const struct adamd_capture *dict) {
+    struct adamd_model *model = restore->model;
+    enum adamd_status status = ADAMD_OK;
+
+    for (int array = 0; array < ADAMD_ARRAY_COUNT && status == ADAMD_OK; array++) {
+        if (dict->arrays[array] == NULL) {
+            continue;
+        }
+        status = open_array(restore, (enum adamd_array)array);
+        for (uint32_t i = 0; i < model->layout.tensor_count && status == ADAMD_OK; i++) {
+            restore->written[array][i] = tensor_bytes(&model->layout, i);
+        }
+        unsigned char *host =
+            status == ADAMD_OK ? adamd_buffer_host(restore->buffers[array]) : NULL;
+        if (host != NULL && host != dict->arrays[array]) {
+            memcpy(host, dict->arrays[array], model->arena_bytes);
+        }
+    }
+    if (status == ADAMD_OK && dict->steps != restore->steps) {
+        memcpy(restore->steps, dict->steps, model->layout.tensor_count * sizeof dict->steps[0]);
+    }
+    if (status == ADAMD_OK && dict->options != restore->options) {
+        memcpy(restore->options, dict->options, model->group_count * sizeof dict->options[0]);
+        restore->has_options = true;
+    }
+    return status;
+}
+
+static enum adamd_status run_load_hooks(struct adamd_restore *restore, struct adamd_fault *fault) {
+    struct adamd_model *model = restore->model;
+    struct hook_run run = {.count = 0};
+    struct adamd_capture view;
+    const struct adamd_capture *dict = &view;
+    enum adamd_status status;
+
+    if (model->destroyed || model->hooks.first[ADAMD_LOAD_STATE_DICT_PRE] == NULL) {
+        return ADAMD_OK;
+    }
+    adamd_restore_view(restore, &view);
+    status = hooks_run_dict(model, ADAMD_LOAD_STATE_DICT_PRE, &run, &dict);
+    if (status != ADAMD_OK) {
+        if (fault != NULL) {
+            *fault = model->hook_fault;
+        }
+    } else if (dict != &view) {
+        status = take_dict(restore, dict);
+        status = status == ADAMD_OK ? status : adamd_fail_plain(fault, status);
+    }
+    hook_run_end(&run);
     return status;
 }
 
@@ -465,7 +606,9 @@ adamd_restore_commit(struct adamd_restore *restore, uint64_t version, struct ada
                      void (*on_ready)(void *arg, enum adamd_status status, const void *what),
                      void *arg, struct adamd_fault *fault) {
     struct adamd_model *model = restore->model;
-    const enum adamd_status status = check_commit(restore, version, fault);
+    enum adamd_status status = run_load_hooks(restore, fault);
+
+    status = status == ADAMD_OK ? check_commit(restore, version, fault) : status;
 
     if (status != ADAMD_OK) {
         adamd_restore_abandon(restore);
@@ -523,8 +666,23 @@ static void take_group(struct adamd_model *model, struct adamd_restore *restore,
     }
 }
 
+static void restore_hooks(struct adamd_model *model, struct adamd_restore *restore) {
+    struct action_hook *ema;
+
+    if (restore->hooks_text == NULL) {
+        actions_restart(model);
+        return;
+    }
+    actions_replace(model, &restore->hooks);
+    ema = action_find(&model->hooks, ADAMD_EMA_ACTION);
+    if (ema != NULL) {
+        ema->ema_bytes = model->layout.arena_bytes;
+    }
+}
+
 static void on_restored(struct adamd_model *model, struct job *job, enum adamd_status status) {
     struct adamd_restore *restore = job->arg;
+    struct hook_run run = {.count = 0};
 
     if (status != ADAMD_OK) {
         destroy_restore(restore);
@@ -535,7 +693,8 @@ static void on_restored(struct adamd_model *model, struct job *job, enum adamd_s
     for (uint32_t i = 0; restore->has_options && i < model->group_count; i++) {
         take_group(model, restore, i);
     }
-    model->config_count += restore->has_options ? 1 : 0;
+    restore_hooks(model, restore);
+    model->config_count += restore->has_options || restore->hooks_text != NULL ? 1 : 0;
     if (!model->was_initializing) {
         model->generation++;
         adamd_workers_clear_epochs(&model->workers);
@@ -545,8 +704,11 @@ static void on_restored(struct adamd_model *model, struct job *job, enum adamd_s
     published_turn(model, NULL);
     end_future_pulls(model, &model->pulls);
     end_future_pulls(model, &model->pulls_ready);
-    waits_end(model, &model->restore_waits, ADAMD_OK);
     destroy_restore(restore);
+    // The state is loaded, whatever they say; who asked for it is told.
+    status = hooks_run_dict(model, ADAMD_LOAD_STATE_DICT_POST, &run, NULL);
+    hook_run_end(&run);
+    waits_end(model, &model->restore_waits, status);
 }
 
 // At a version boundary, with nothing of this model in flight.

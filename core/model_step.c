@@ -245,10 +245,9 @@ static void make_visible(struct adamd_model *model) {
     steppers_end_all(model, &step->steppers, ADAMD_OK, record);
 }
 
-static void on_step_done(struct adamd_model *model, struct job *job, enum adamd_status status) {
+void step_end(struct adamd_model *model, enum adamd_status status) {
     struct step *step = &model->step;
 
-    (void)job;
     step->active = false;
     if (status == ADAMD_OK) {
         make_visible(model);
@@ -263,6 +262,55 @@ static void on_step_done(struct adamd_model *model, struct job *job, enum adamd_
     }
     step->record = NULL;
     step->publish = NULL;
+}
+
+void step_skip(struct adamd_model *model, enum adamd_skip skip) {
+    struct step *step = &model->step;
+    struct adamd_step_record *record = step->record;
+
+    step->active = false;
+    step->record = NULL;
+    record->skip = skip;
+    while (step->skipped.first != NULL) {
+        struct gradient *gradient = step->skipped.first;
+        gradient_remove(gradient);
+        gradient_append(&step->gradients, gradient);
+    }
+    while (step->gradients.first != NULL) {
+        const struct adamd_outcome outcome =
+            gradient_outcome(model, step->gradients.first, ADAMD_SKIPPED_NONFINITE);
+        gradient_decide(model, step->gradients.first, &outcome);
+    }
+    record_commit_skipped(model, record);
+    steppers_end_all(model, &step->steppers, ADAMD_OK, record);
+}
+
+static void refuse_all(struct adamd_model *model, struct gradient_list *list,
+                       const struct adamd_fault *fault) {
+    struct gradient *next;
+
+    for (struct gradient *gradient = list->first; gradient != NULL; gradient = next) {
+        next = gradient->next; // what is refused with it is in other lists
+        gradient_refuse(model, gradient, fault);
+    }
+}
+
+void step_refuse(struct adamd_model *model, const struct adamd_fault *fault) {
+    struct step *step = &model->step;
+
+    step->active = false;
+    free(step->record);
+    step->record = NULL;
+    refuse_all(model, &step->gradients, fault);
+    refuse_all(model, &step->skipped, fault);
+    steppers_end_all(model, &step->steppers, fault->status, NULL);
+}
+
+static void on_step_done(struct adamd_model *model, struct job *job, enum adamd_status status) {
+    (void)job;
+    if (!hooks_take_step(model, status)) {
+        step_end(model, status);
+    }
 }
 
 static struct adamd_op make_op(struct adamd_model *model) {
@@ -301,16 +349,68 @@ static bool wants_parameters(const struct step *step) {
     return gradient != NULL;
 }
 
+void step_begin(struct adamd_model *model, struct adamd_step_record *record) {
+    struct step *step = &model->step;
+
+    step->active = true;
+    step->record = record;
+    step->square_sum = 0;
+    step->submit_ns = model_clock_ns();
+    step->publish = NULL;
+}
+
+// Tensors without elements have their t, but nothing for the backend to do.
+static struct job *create_job(struct adamd_model *model) {
+    return job_create(model, model->step.run_count > 0 ? 1 : 0, on_step_done, NULL);
+}
+
+static void submit_job(struct adamd_model *model, struct job *job, struct slot *accumulated) {
+    struct step *step = &model->step;
+
+    if (step->run_count > 0) {
+        step->publish = published_for_step(model, wants_parameters(step));
+        job->ops[0] = make_op(model);
+    }
+    job->reads = accumulated;
+    job_submit(model, job);
+}
+
+enum adamd_status step_submit(struct adamd_model *model, struct slot *accumulated) {
+    struct job *job = create_job(model);
+
+    if (job == NULL) {
+        return ADAMD_NO_MEMORY;
+    }
+    submit_job(model, job, accumulated);
+    return ADAMD_OK;
+}
+
+void step_use_source(struct step *step, struct adamd_buffer *gradient) {
+    if (step->run_count == 0) {
+        return;
+    }
+    step->sources[0] = (struct adamd_source){gradient, 1.0};
+    step->source_count = 1;
+    step->indices[0] = 0;
+    step->index_count = 1;
+    for (uint32_t i = 0; i < step->run_count; i++) {
+        step->runs[i].sources_first = 0;
+        step->runs[i].sources_count = 1;
+    }
+}
+
 enum adamd_status step_start(struct adamd_model *model, struct slot *accumulated,
                              const struct adamd_options *options,
                              struct adamd_step_record *record) {
-    struct step *step = &model->step;
-    enum adamd_status status = step_build(model, accumulated, options);
+    enum adamd_status status;
     struct job *job = NULL;
 
+    if (hooks_wanted(model)) {
+        return hooks_step_start(model, accumulated, options, record);
+    }
+    status = step_build(model, accumulated, options);
     if (status == ADAMD_OK) {
-        // Tensors without elements have their t, but nothing for the backend to do.
-        job = job_create(model, step->run_count > 0 ? 1 : 0, on_step_done, NULL);
+        job = create_job(model);
         status = job == NULL ? ADAMD_NO_MEMORY : ADAMD_OK;
     }
     if (status != ADAMD_OK) {
@@ -320,16 +420,7 @@ enum adamd_status step_start(struct adamd_model *model, struct slot *accumulated
     if (options != NULL) {
         record->lr = options[0].lr;
     }
-    step->active = true;
-    step->record = record;
-    step->square_sum = 0;
-    step->submit_ns = model_clock_ns();
-    step->publish = NULL;
-    if (step->run_count > 0) {
-        step->publish = published_for_step(model, wants_parameters(step));
-        job->ops[0] = make_op(model);
-    }
-    job->reads = accumulated;
-    job_submit(model, job);
+    step_begin(model, record);
+    submit_job(model, job, accumulated);
     return ADAMD_OK;
 }

@@ -3,7 +3,7 @@ add_library(adamd_modelkit STATIC support/modelkit.c)
 target_link_libraries(adamd_modelkit
   PUBLIC adamd::test_backends adamd::cpu PkgConfig::CHECK PRIVATE adamd_warnings adamd_sanitizers)
 
-foreach(noun workers push round manual published state model_events groups growth)
+foreach(noun model_hooks workers push round manual published state model_events groups growth)
   adamd_test(NAME unit/test_${noun} SOURCES unit/test_${noun}.c USES adamd_modelkit)
 endforeach()
 
@@ -24,5 +24,7 @@ target_compile_definitions(adamd_core_counted PRIVATE
   malloc=test_malloc calloc=test_calloc realloc=test_realloc)
 target_link_libraries(adamd_core_counted PRIVATE
   PkgConfig::XXHASH Threads::Threads adamd_warnings adamd_sanitizers)
+adamd_test(NAME unit/test_hook_failures SOURCES unit/test_hook_failures.c
+  USES adamd_core_counted adamd_modelkit)
 adamd_test(NAME unit/test_model_failures SOURCES unit/test_model_failures.c
   USES adamd_core_counted adamd_modelkit)

@@ -48,6 +48,7 @@ enum adamd_status kit_try_create(struct kit *kit, const struct kit_plan *plan) {
         .policy = plan->policy,
         .slots_max = plan->slots_max,
         .published_max = plan->published_max,
+        .hook_registry = plan->hook_registry,
     };
     *kit = (struct kit){.now_ms = 1000000};
     if (plan->variant == NULL) {

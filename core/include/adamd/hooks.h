@@ -103,6 +103,13 @@ struct adamd_hook_registry *adamd_hook_registry_create(void); // NULL if out of 
 /** Releases its hooks. NULL is harmless. */
 void adamd_hook_registry_destroy(struct adamd_hook_registry *registry);
 
+/** What the action `plugin:NAME` runs. `plugin` is borrowed and outlives the registry. BAD_FIELD: a
+ *  version or a table that this build does not know. NO_MEMORY. */
+struct adamd_plugin;
+ADAMD_MUST_USE enum adamd_status
+adamd_hook_registry_add_plugin(struct adamd_hook_registry *registry, const char *name,
+                               const struct adamd_plugin *plugin, struct adamd_fault *fault);
+
 /** register_optimizer_step_pre_hook and _post_hook: `event` is one of these two. The id is the
  *  handle: from one counter for all models of the registry, never used twice. TOO_LARGE, NO_MEMORY.
  */

@@ -14,6 +14,7 @@
 #define ADAMD_MODEL_H
 
 #include "adamd/groups.h"
+#include "adamd/hooks.h"
 #include "adamd/layout.h"
 #include "adamd/options.h"
 #include "adamd/queue.h"
@@ -65,6 +66,7 @@ struct adamd_model_spec {
     uint32_t slots_max;          // gradients held at once: receiving, staged and accumulated
     uint32_t published_max;      // versions held for readers, at least 2
     uint64_t resident_bytes_max; // of this model; 0 means any
+    struct adamd_hook_registry *hook_registry; // shared hooks; borrowed. NULL: none
 };
 
 enum adamd_model_state {
@@ -155,8 +157,11 @@ struct adamd_step_record {
     double weight, grad_norm, lr;
     struct adamd_push_counts counts; // of the model, when the version became visible
     uint64_t barrier_ns, update_ns;
-    bool skipped;     // no version came of it; `version` is the one before
-    uint64_t ordinal; // 1, 2, 3, ... over all records, skipped ones too
+    bool skipped; // no version came of it; `version` is the one before
+    enum adamd_skip skip;
+    double total_norm, clip_coef, unscaled_by; // as adamd_step_args; clip_coef 0: no hooks
+    char hook_error[128]; // of a step_post hook: the version stands all the same
+    uint64_t ordinal;     // 1, 2, 3, ... over all records, skipped ones too
 };
 
 /** The record with the lowest ordinal above `after`, or NULL. */
@@ -324,6 +329,14 @@ void adamd_model_pull(struct adamd_model *model, uint64_t min_version, struct ad
                       void (*on_ready)(void *arg, enum adamd_status status, const void *what),
                       void *arg);
 
+/**
+ * The average that the hook `ema` keeps, of the visible version: as adamd_model_pull(). NOT_FOUND
+ * where there is no such hook, or no version since it was added.
+ */
+void adamd_model_pull_ema(struct adamd_model *model, struct adamd_wait *wait,
+                          void (*on_ready)(void *arg, enum adamd_status status, const void *what),
+                          void *arg);
+
 // ------------------------------------------------------------------------------------- whole state
 
 enum adamd_array {
@@ -331,6 +344,7 @@ enum adamd_array {
     ADAMD_EXP_AVG,
     ADAMD_EXP_AVG_SQ,
     ADAMD_MAX_EXP_AVG_SQ,
+    ADAMD_EMA, // of the parameters, where the model has such a hook
     ADAMD_ARRAY_COUNT
 };
 
@@ -341,12 +355,13 @@ struct adamd_capture {
     const uint64_t *steps;                          // Adam's t, by tensor
     const struct adamd_options *options;            // by group
     struct adamd_group_keys *const *keys;           // by group; NULL: none has any
+    const char *hooks; // the built-in hooks with their state, as JSON; NULL: there are none
     uint64_t generation, version;
 };
 
 /**
  * Freezes one version and copies it out. OPERATION_RUNNING while another capture is held. `what` is
- * a struct adamd_capture that the callee must release.
+ * a struct adamd_capture that the callee must release. HOOK_FAILED: adamd_model_hook_fault() tells.
  */
 void adamd_model_capture(struct adamd_model *model, struct adamd_wait *wait,
                          void (*on_ready)(void *arg, enum adamd_status status, const void *what),
@@ -386,6 +401,13 @@ ADAMD_MUST_USE enum adamd_status adamd_restore_options(struct adamd_restore *res
 ADAMD_MUST_USE enum adamd_status adamd_restore_groups(struct adamd_restore *restore,
                                                       const struct adamd_group_spec *groups,
                                                       uint32_t count, struct adamd_fault *fault);
+/**
+ * The built-in hooks, from the text of a capture; "" or "[]" for none. Not called: the model's stay
+ * as its options do, and an average begins anew. BAD_FIELD, NOT_FOUND (a plugin that this daemon
+ * has not), NO_MEMORY.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_restore_hooks(struct adamd_restore *restore,
+                                                     const char *text, struct adamd_fault *fault);
 /** What capture shows after commit would digest to this; see adamd_state_digest(). */
 void adamd_restore_view(const struct adamd_restore *restore, struct adamd_capture *ret_view);
 /**
@@ -402,8 +424,8 @@ adamd_restore_commit(struct adamd_restore *restore, uint64_t version, struct ada
 void adamd_restore_abandon(struct adamd_restore *restore);
 
 /**
- * XXH3-128 over layout, options, steps and all state arrays, padding left out. Pure: may run on any
- * thread while the capture is held. `layout` and group membership belong to the model.
+ * XXH3-128 over layout, options, steps, hooks and all state arrays, padding left out. Pure: may run
+ * on any thread while the capture is held. `layout` and group membership belong to the model.
  */
 void adamd_state_digest(const struct adamd_layout *layout, const struct adamd_capture *capture,
                         uint32_t group_count, uint64_t ret_digest[2]);

@@ -16,7 +16,7 @@
 #define ADAMD_PLUGIN_VERSION 1
 
 /** What run() answers: the next hook's turn; call me again when what I submitted has completed; no
- *  step of this gradient; refuse the step, with the message that fail() was given. */
+ *  step of this gradient; refuse the step, with the message that complain() was given. */
 enum adamd_plugin_answer {
     ADAMD_PLUGIN_DONE = 0,
     ADAMD_PLUGIN_WAIT = 1,
@@ -48,7 +48,7 @@ struct adamd_plugin_host {
     uint64_t (*nonfinite)(void *context);
 
     /** Says why; then answer FAIL. The text is copied. */
-    void (*fail)(void *context, const char *message);
+    void (*complain)(void *context, const char *message);
 };
 
 struct adamd_plugin {
@@ -64,6 +64,7 @@ struct adamd_plugin {
 typedef const struct adamd_plugin *adamd_plugin_fn(uint32_t host_version);
 
 /** What a shared object exports. NULL if it cannot work with a host of that version. */
-const struct adamd_plugin *adamd_plugin(uint32_t host_version);
+__attribute__((visibility("default"))) const struct adamd_plugin *
+adamd_plugin(uint32_t host_version);
 
 #endif
