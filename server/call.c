@@ -98,6 +98,17 @@ struct served_model *find_group_named(struct server *server, const char *name, c
     return served;
 }
 
+struct served_model *find_hook_named(struct server *server, const char *name, const char *field,
+                                     const char **ret_hook, struct adamd_fault *fault) {
+    struct served_model *served = find_inner(server, name, "/hooks/", ret_hook, fault);
+
+    if (*ret_hook == NULL) {
+        (void)adamd_fail(fault, ADAMD_BAD_FIELD, field,
+                         "%s must be \"models/{model}/hooks/{hook}\"", field);
+    }
+    return served;
+}
+
 struct served_model *find_model_of_path(struct exchange *exchange, struct adamd_fault *fault) {
     const char *id = exchange_segment(exchange, 0);
 
@@ -221,6 +232,9 @@ static bool bind_resource(struct call_frame *frame, enum call_resource resource)
     if (resource == CALL_WORKER_NAME || resource == CALL_GROUP_NAME) {
         name = codec_arena_format(&frame->arena, "models/%s/%s/%s", model,
                                   resource == CALL_GROUP_NAME ? "groups" : "workers",
+                                  exchange_segment(frame->exchange, 1));
+    } else if (resource == CALL_HOOK_NAME) {
+        name = codec_arena_format(&frame->arena, "models/%s/hooks/%s", model,
                                   exchange_segment(frame->exchange, 1));
     } else {
         name = codec_arena_format(&frame->arena, "models/%s", model);

@@ -28,6 +28,7 @@ enum call_resource {
     CALL_PARENT,      // parent = models/{0}
     CALL_WORKER_NAME, // name = models/{0}/workers/{1}
     CALL_GROUP_NAME,  // name = models/{0}/groups/{1}
+    CALL_HOOK_NAME,   // name = models/{0}/hooks/{1}
 };
 
 struct call {
@@ -62,6 +63,9 @@ struct served_model *find_worker_named(struct server *server, const char *name, 
 /** As above for "models/{model}/groups/{index}"; the group exists. */
 struct served_model *find_group_named(struct server *server, const char *name, const char *field,
                                       uint32_t *ret_group, struct adamd_fault *fault);
+/** As above for "models/{model}/hooks/{hook}"; the hook need not exist. */
+struct served_model *find_hook_named(struct server *server, const char *name, const char *field,
+                                     const char **ret_hook, struct adamd_fault *fault);
 
 /** The model of the path's first segment. NULL: `fault` says why. */
 struct served_model *find_model_of_path(struct exchange *exchange, struct adamd_fault *fault);

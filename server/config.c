@@ -1,6 +1,7 @@
 // One table of settings; everything else walks it.
 #include "config.h"
 
+#include "config_plugin.h"
 #include "config_value.h"
 #include "target.h"
 
@@ -192,7 +193,11 @@ enum adamd_status config_set(struct config *config, const char *name, const char
                              enum config_origin origin, struct adamd_fault *fault) {
     const char *dot = strchr(name, '.');
     const struct setting *setting = find(dot != NULL ? dot + 1 : name);
+    const char *plugin = config_plugin_of(name);
 
+    if (plugin != NULL) {
+        return config_plugin_set(config, plugin, value, origin, fault);
+    }
     if (setting == NULL) {
         return fail_unknown(dot != NULL ? dot + 1 : name, fault);
     }
@@ -235,6 +240,9 @@ static char *trim(char *text) {
 }
 
 static bool has_section(const char *name) {
+    if (strcmp(name, "plugin") == 0) {
+        return true;
+    }
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         if (strcmp(settings[i].section, name) == 0) {
             return true;
@@ -373,6 +381,10 @@ void config_print(const struct config *config, FILE *to) {
             print_line(settings[i].key, value, config->origins[i], to);
         }
     }
+    for (size_t i = 0; i < config->plugin_count; i++) {
+        fputs(i == 0 ? "\n[plugin]\n" : "", to);
+        print_line(config->plugins[i].name, config->plugins[i].path, config->plugins[i].origin, to);
+    }
 }
 
 static void print_flag(const char *key, FILE *to) {
@@ -396,4 +408,6 @@ void config_help(FILE *to) {
         print_flag(settings[i].key, to);
         fprintf(to, "%s [%s]\n", settings[i].help, settings[i].fallback);
     }
+    fputs("  --plugin.NAME PATH.so           a hook from a shared object: the action plugin:NAME\n",
+          to);
 }

@@ -16,6 +16,8 @@ enum {
     CONFIG_TEXT_MAX = 256,
     CONFIG_LISTEN_MAX = 8,
     CONFIG_SETTINGS_MAX = 40,
+    CONFIG_PLUGINS_MAX = 16,
+    CONFIG_PLUGIN_NAME_MAX = 31,
 };
 
 enum config_origin { ORIGIN_DEFAULT, ORIGIN_FILE, ORIGIN_ENVIRONMENT, ORIGIN_FLAG };
@@ -28,11 +30,21 @@ struct config_listen {
     bool is_loopback;              // a Unix socket is
 };
 
+/** A shared object with a hook in it: `plugin.NAME = /PATH.so`. */
+struct config_plugin {
+    char name[CONFIG_PLUGIN_NAME_MAX + 1];
+    char path[CONFIG_TEXT_MAX];
+    enum config_origin origin;
+};
+
 struct config {
     struct config_listen listens[CONFIG_LISTEN_MAX];
     uint64_t listen_count;
     char port_file[CONFIG_TEXT_MAX]; // "": none. Gets the port of the first TCP listener
     bool insecure_bind;
+
+    struct config_plugin plugins[CONFIG_PLUGINS_MAX];
+    uint64_t plugin_count;
 
     char device[CONFIG_TEXT_MAX];      // auto, cpu
     char cpu_variant[CONFIG_TEXT_MAX]; // "": the fastest

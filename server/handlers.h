@@ -22,6 +22,9 @@ extern const struct call call_get_param_group, call_list_param_groups, call_upda
 extern const struct handler add_group_handler, add_group_call_handler;
 extern const struct call call_add_param_group;
 
+// handlers_hooks.c
+extern const struct call call_create_hook, call_get_hook, call_list_hooks, call_delete_hook;
+
 // handlers_workers.c
 extern const struct call call_register_worker, call_renew_lease, call_deregister_worker,
     call_get_worker, call_list_workers;

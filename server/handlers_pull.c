@@ -19,6 +19,7 @@ struct pull_call {
     enum pull_form form;
     bool answered;
     bool conditional; // If-None-Match was given: no news is 304
+    bool of_average;
     struct adamd_wait wait;
     uv_timer_t timer;
     bool timed; // the timer is open
@@ -26,8 +27,11 @@ struct pull_call {
     struct codec_file file;
 };
 
-static const char *format_name(enum pull_form form) {
-    return form == PULL_SAFETENSORS ? "st" : "raw";
+static const char *format_name(const struct pull_call *call) {
+    if (call->of_average) {
+        return call->form == PULL_SAFETENSORS ? "ema.st" : "ema.raw";
+    }
+    return call->form == PULL_SAFETENSORS ? "st" : "raw";
 }
 
 // Nothing may touch `call` after an answer was given: the exchange may be over.
@@ -81,7 +85,14 @@ static void on_published(void *arg, enum adamd_status status, const void *what) 
         uv_timer_stop(&call->timer);
     }
     if (status != ADAMD_OK) {
-        (void)adamd_fail_plain(&fault, status);
+        if (status == ADAMD_NOT_FOUND) {
+            (void)adamd_fail(&fault, status, "source",
+                             "the model has no average: POST /v1/models/%s/hooks with the action "
+                             "ema begins one with the next version",
+                             call->use.served->id);
+        } else {
+            (void)adamd_fail_plain(&fault, status);
+        }
         refuse(call, &fault);
         return;
     }
@@ -93,7 +104,7 @@ static void on_published(void *arg, enum adamd_status status, const void *what) 
         return;
     }
     const struct etag etag = etag_of_version(call->use.served, call->published->generation,
-                                             call->published->version, format_name(call->form));
+                                             call->published->version, format_name(call));
     add_version_headers(call->exchange, call->published->generation, call->published->version,
                         &etag);
     call->answered = true;
@@ -104,7 +115,7 @@ static void on_published(void *arg, enum adamd_status status, const void *what) 
 static void answer_not_modified(struct pull_call *call) {
     const struct adamd_model_info info = adamd_model_info(call->use.served->model, 0);
     const struct etag etag =
-        etag_of_version(call->use.served, info.generation, info.version, format_name(call->form));
+        etag_of_version(call->use.served, info.generation, info.version, format_name(call));
     struct iovec whole;
 
     add_version_headers(call->exchange, info.generation, info.version, &etag);
@@ -147,7 +158,7 @@ static void on_late(uv_timer_t *timer) {
 // ----------------------------------------------------------------------------------- the request
 
 struct pull_query {
-    bool has_min_version, has_wait;
+    bool has_min_version, has_wait, of_average;
     uint64_t min_version, wait_ms;
 };
 
@@ -176,6 +187,17 @@ static enum adamd_status read_query(const struct exchange *exchange, struct pull
     if (argument_u64(exchange, "min_version", &query->min_version, fault) != ADAMD_OK) {
         return fault->status;
     }
+    const char *source = exchange_parameter(exchange, "source");
+    if (source != NULL && strcmp(source, "ema") != 0 && strcmp(source, "parameters") != 0) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "source",
+                          "source must be parameters or ema, not \"%s\"", show(source).text);
+    }
+    query->of_average = source != NULL && strcmp(source, "ema") == 0;
+    if (query->of_average && (query->has_min_version || wait != NULL)) {
+        return adamd_fail(fault, ADAMD_BAD_FIELD, "source",
+                          "the average is of the version that there is: leave min_version and wait "
+                          "out");
+    }
     query->has_wait = wait != NULL;
     if (wait != NULL && !parse_duration_ms(wait, &query->wait_ms)) {
         return adamd_fail(fault, ADAMD_BAD_FIELD, "wait",
@@ -201,12 +223,16 @@ static void start_pull(struct pull_call *call, const struct pull_query *query) {
     struct adamd_model *model = call->use.served->model;
     const struct adamd_model_info info = adamd_model_info(model, 0);
     const struct etag etag =
-        etag_of_version(call->use.served, info.generation, info.version, format_name(call->form));
+        etag_of_version(call->use.served, info.generation, info.version, format_name(call));
     const char *known = exchange_header(call->exchange, "If-None-Match");
     const bool is_known = tag_listed(known, etag.text);
     uint64_t min_version = query->min_version;
 
     call->conditional = known != NULL;
+    if (call->of_average && !is_known) {
+        adamd_model_pull_ema(model, &call->wait, on_published, call);
+        return;
+    }
     if (is_known && query->has_wait && !query->has_min_version) {
         min_version = info.version + 1; // "tell me when there is something new"
     } else if (is_known && min_version <= info.version) {
@@ -266,6 +292,7 @@ static void on_end(struct exchange *exchange) {
     }
     call->exchange = exchange;
     call->form = form;
+    call->of_average = query.of_average;
     use_begin(&call->use, served, on_deleted, call);
     exchange_set_state(exchange, call);
     start_pull(call, &query);

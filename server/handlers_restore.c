@@ -170,6 +170,9 @@ static enum adamd_status begin_restore(struct restore_call *call, struct adamd_f
     if (status == ADAMD_OK && call->state.groups != NULL) {
         status = adamd_restore_groups(call->restore, call->state.groups, call->group_count, fault);
     }
+    if (status == ADAMD_OK && call->state.hooks != NULL) {
+        status = adamd_restore_hooks(call->restore, call->state.hooks, fault);
+    }
     return status;
 }
 
@@ -262,6 +265,9 @@ static void on_committed(void *arg, enum adamd_status status, const void *what) 
     (void)what;
     if (status != ADAMD_OK) {
         (void)adamd_fail_plain(&fault, status);
+        if (status == ADAMD_HOOK_FAILED) {
+            fault = *adamd_model_hook_fault(served->model);
+        }
         refuse(call, &fault);
         return;
     }

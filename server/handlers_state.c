@@ -28,7 +28,9 @@ struct state_call {
 };
 
 static void refuse(struct state_call *call, enum adamd_status status) {
-    if (call->fault.status != status) {
+    if (status == ADAMD_HOOK_FAILED) {
+        call->fault = *adamd_model_hook_fault(call->use.served->model);
+    } else if (call->fault.status != status) {
         (void)adamd_fail_plain(&call->fault, status);
     }
     call->answered = true;

@@ -36,18 +36,26 @@ static void end_stepping(struct stepping *stepping) {
     free(stepping);
 }
 
+static void answer_failed(struct stepping *stepping, enum adamd_status status) {
+    struct adamd_fault fault = {0};
+
+    (void)adamd_fail_plain(&fault, status);
+    if (status == ADAMD_HOOK_FAILED) {
+        fault = *adamd_model_hook_fault(stepping->use.served->model);
+    }
+    exchange_answer_fault(stepping->exchange, &fault);
+}
+
 static void on_stepped(void *arg, enum adamd_status status, const struct adamd_step_record *record,
                        bool duplicate) {
     struct stepping *stepping = arg;
-    struct adamd_fault fault = {0};
 
     if (stepping->exchange != NULL) {
         exchange_set_state(stepping->exchange, NULL);
         if (status == ADAMD_OK) {
             answer_stepped(stepping, record, duplicate);
         } else {
-            (void)adamd_fail_plain(&fault, status);
-            exchange_answer_fault(stepping->exchange, &fault);
+            answer_failed(stepping, status);
         }
     }
     end_stepping(stepping);

@@ -85,6 +85,7 @@ void fill_grants(const struct server *server, struct adamd_model_spec *spec) {
 
     spec->slots_max = (uint32_t)server->config->slots_max;
     spec->published_max = (uint32_t)server->config->published_max;
+    spec->hook_registry = server->hooks;
     spec->resident_bytes_max = 0;
     if (limit != 0) {
         spec->resident_bytes_max = used < limit ? limit - used : 1;

@@ -3,6 +3,7 @@
 
 #include "log.h"
 #include "models.h"
+#include "plugins.h"
 #include "reactor.h"
 
 #include <string.h>
@@ -96,7 +97,10 @@ enum adamd_status server_init(struct server *server, const struct config *config
     }
     uv_timer_init(server->loop, &server->due);
     server->due.data = server;
-    enum adamd_status status = open_backend(server, fault);
+    enum adamd_status status = plugins_load(server, fault);
+    if (status == ADAMD_OK) {
+        status = open_backend(server, fault);
+    }
     if (status == ADAMD_OK) {
         status = reactor_listen(server->reactor, fault);
     }
@@ -114,6 +118,7 @@ void server_finish(struct server *server) {
         adamd_queue_poll(server->queue);
     }
     adamd_queue_destroy(server->queue);
+    plugins_unload(server);
     adamd_backend_destroy(server->backend);
     reactor_destroy(server->reactor); // a model that was deleted last wakes it until here
     *server = (struct server){.model_count = 0};

@@ -5,6 +5,7 @@
 #ifndef ADAMD_SERVER_SERVER_H
 #define ADAMD_SERVER_SERVER_H
 
+#include "adamd/hooks.h"
 #include "adamd/model.h"
 #include "codec/label.h"
 #include "config.h"
@@ -37,6 +38,8 @@ struct server {
     const struct config *config;
     struct adamd_backend *backend;
     struct adamd_queue *queue;
+    struct adamd_hook_registry *hooks; // of all models
+    void *plugins[CONFIG_PLUGINS_MAX]; // dlopen()ed, as config has them
     struct served_model *models; // in order of creation
     uint32_t model_count;
     uint64_t start_time_ns;

@@ -7,6 +7,7 @@
 #ifndef ADAMD_CODEC_CONVERT_H
 #define ADAMD_CODEC_CONVERT_H
 
+#include "adamd/actions.h"
 #include "adamd/model.h"
 #include "adamd/safetensors.h"
 #include "codec/arena.h"
@@ -170,6 +171,23 @@ ADAMD_MUST_USE enum adamd_status codec_push_metric_add(Adamd__V1__PushHeader *he
 Adamd__V1__PushGradientsResponse *codec_push_message(struct codec_arena *arena,
                                                      const struct adamd_outcome *outcome,
                                                      uint64_t generation, bool duplicate);
+
+// --------------------------------------------------------------------------------------- hooks
+
+/** A hook that is asked for. */
+struct codec_hook {
+    enum adamd_hook_event event; // ADAMD_HOOK_EVENT_COUNT: its action's own
+    bool prepend;
+    struct adamd_action action;
+};
+
+/** Checked as adamd_action_check() does; what is unset has its default. BAD_FIELD names "action",
+ *  "parameters.max_norm" and so on. */
+ADAMD_MUST_USE enum adamd_status codec_hook_read(const Adamd__V1__Hook *message,
+                                                 struct codec_hook *ret_hook,
+                                                 struct adamd_fault *fault);
+Adamd__V1__Hook *codec_hook_message(struct codec_arena *arena, const char *model_id,
+                                    const struct adamd_action_view *view);
 
 // --------------------------------------------------------------------------------------- answers
 

@@ -331,6 +331,11 @@ Adamd__V1__StepRecord *codec_record_message(struct codec_arena *arena,
     message->barrier_duration = codec_duration(arena, record->barrier_ns);
     message->update_duration = codec_duration(arena, record->update_ns);
     message->skipped = record->skipped;
+    message->total_norm = record->total_norm;
+    message->clip_coefficient = record->clip_coef;
+    message->unscale_factor = record->unscaled_by;
+    message->skip_reason = (Adamd__V1__SkipReason)record->skip;
+    message->hook_error = (char *)record->hook_error;
     return message->time != NULL && message->push_counts != NULL &&
                    message->barrier_duration != NULL && message->update_duration != NULL
                ? message

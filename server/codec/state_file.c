@@ -15,8 +15,12 @@ const char *const codec_suffixes[CODEC_TARGET_STEP + 1] = {
     [ADAMD_EXP_AVG] = ".exp_avg",
     [ADAMD_EXP_AVG_SQ] = ".exp_avg_sq",
     [ADAMD_MAX_EXP_AVG_SQ] = ".max_exp_avg_sq",
+    [ADAMD_EMA] = ".ema",
     [CODEC_TARGET_STEP] = ".step",
 };
+
+// Entries of the metadata that every file has.
+enum { METADATA_ALWAYS = 5 };
 
 struct writer {
     const struct adamd_layout *layout;
@@ -106,15 +110,21 @@ static enum adamd_status write_header(struct writer *writer, const char *groups,
     }
     (void)snprintf(version, sizeof version, "%" PRIu64, writer->capture->version);
     codec_digest_text(digest, digest_text);
-    const struct adamd_safetensors_metadata metadata[] = {
+    struct adamd_safetensors_metadata metadata[METADATA_ALWAYS + 2] = {
         {"format", "pt"},
         {"adamd.format", "1"},
         {"adamd.param_groups", groups},
         {"adamd.version", version},
         {"adamd.state_digest", digest_text},
-        {"adamd.complex128", pairs}, // the last, which may be absent
     };
-    const size_t count = sizeof metadata / sizeof metadata[0] - (pairs == NULL ? 1 : 0);
+    size_t count = METADATA_ALWAYS;
+    if (writer->capture->hooks != NULL) {
+        metadata[count++] =
+            (struct adamd_safetensors_metadata){"adamd.hooks", writer->capture->hooks};
+    }
+    if (pairs != NULL) {
+        metadata[count++] = (struct adamd_safetensors_metadata){"adamd.complex128", pairs};
+    }
     const enum adamd_status status = adamd_safetensors_write(
         writer->entries, writer->count, metadata, count, ret_head, ret_size, writer->fault);
     free(pairs);

@@ -141,6 +141,7 @@ struct codec_state {
     struct codec_target *targets; // by entry
     bool parameters_only;
     struct adamd_group_spec *groups; // with options and keys of the file; NULL: the model's stay
+    const char *hooks;             // the built-in hooks; "": none; NULL: the model's stay
     bool has_version, has_digest;
     uint64_t version;
     uint64_t digest[2];

@@ -327,6 +327,11 @@ static enum adamd_status read_metadata(const struct adamd_safetensors *header,
                           "adamd.state_digest is not 32 hex digits");
     }
     state->has_digest = digest != NULL;
+    // A state of ours is what it digests to: without hooks, there are none.
+    state->hooks = adamd_safetensors_metadata_get(header, "adamd.hooks");
+    if (state->hooks == NULL && digest != NULL) {
+        state->hooks = "";
+    }
     return read_version(adamd_safetensors_metadata_get(header, "adamd.version"), state, fault);
 }
 
@@ -359,6 +364,7 @@ enum adamd_status codec_map_state(const struct adamd_layout *layout,
     state.parameters_only = reader.all == 1U << ADAMD_PARAM;
     if (state.parameters_only) {
         state.groups = NULL;
+        state.hooks = NULL;
     }
     *ret_state = state;
     return conclude(&reader.differences);
