@@ -63,6 +63,8 @@ static const struct flag all_flags[] = {
     {"wait", 0, VALUE},
     {"expected-version", 0, VALUE},
     {"set-to-none", 0, SWITCH},
+    {"event", 0, VALUE},
+    {"prepend", 0, SWITCH},
     {"follow", 'f', SWITCH},
     {"after", 0, VALUE},
     {"limit", 'n', VALUE},

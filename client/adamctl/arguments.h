@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { WORDS_MAX = 8, FLAGS_MAX = 64 };
+enum { WORDS_MAX = 16, FLAGS_MAX = 64 };
 
 /** Points into argv, or to static text. */
 struct arguments {

@@ -25,6 +25,10 @@ int run_group_add(const struct ctl *ctl);
 
 int run_worker_list(const struct ctl *ctl);
 
+int run_hook_list(const struct ctl *ctl);
+int run_hook_add(const struct ctl *ctl);
+int run_hook_remove(const struct ctl *ctl);
+
 int run_push(const struct ctl *ctl);
 int run_pull(const struct ctl *ctl);
 int run_state_save(const struct ctl *ctl);

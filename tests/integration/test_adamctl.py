@@ -55,6 +55,24 @@ class Adamctl(unittest.TestCase):
     def model(self):
         return json.loads(self.out("model", "get", "-o", "json"))
 
+    def test_hooks(self):
+        self.create()
+        self.assertIn("no hooks", self.run_ctl("hook", "list").stderr.decode())
+        said = self.run_ctl("hook", "add", "clip_grad_norm", "max_norm=1.5", "norm_type=inf")
+        number = said.stderr.decode().split(" as hook ")[1].split()[0]
+        self.run_ctl("hook", "add", "lr_schedule", "schedule=cosine", "t_max=10", "-m", "demo")
+        listed = self.out("hook", "list")
+        self.assertRegex(listed, rf"{number} +step-pre +clip_grad_norm +maxNorm=1.5 normType=Infinity")
+        self.assertIn("schedule=cosine tMax=10", listed)
+        hooks = json.loads(self.out("hook", "list", "-o", "json"))["hooks"]
+        self.assertEqual([h["action"] for h in hooks], ["clip_grad_norm", "lr_schedule"])
+        self.assertIn("removed", self.run_ctl("hook", "remove", number).stderr.decode())
+        self.assertIn("gone already", self.run_ctl("hook", "remove", number).stderr.decode())
+        self.error("hook", "add", code=USAGE)
+        self.error("hook", "add", "ema", "0.5", code=USAGE)
+        self.error("hook", "add", "ema", "--event", "later", code=USAGE)
+        self.assertIn("decay must be", self.error("hook", "add", "ema", "decay=2", code=FAILED))
+
     def test_status_and_health(self):
         self.assertEqual(self.out("health"), "ok\n")
         self.assertIn("serving", self.out("status"))
