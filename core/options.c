@@ -1,5 +1,4 @@
-// The options' checks and the scalars of one step. PyTorch's constructor and for-loop are the text
-// that this file follows, in its order.
+// The options' checks. PyTorch's constructor is the text that this file follows, in its order.
 #include "adamd/options.h"
 
 #include <math.h>
@@ -170,40 +169,4 @@ void adamd_options_round(struct adamd_options *options) {
         options->betas[0] = (double)(float)options->betas[0];
         options->betas[1] = (double)(float)options->betas[1];
     }
-}
-
-enum adamd_rounding adamd_rounding_of(const struct adamd_options *options) {
-    if (options->fused == ADAMD_TRUE) {
-        return ADAMD_ROUNDING_FUSED;
-    }
-    return options->foreach == ADAMD_TRUE ? ADAMD_ROUNDING_FOREACH : ADAMD_ROUNDING_FORLOOP;
-}
-
-static enum adamd_decay decay_of(const struct adamd_options *options) {
-    if (options->weight_decay == 0.0) {
-        return ADAMD_DECAY_NONE;
-    }
-    return options->decoupled_weight_decay ? ADAMD_DECAY_DECOUPLED : ADAMD_DECAY_L2;
-}
-
-struct adamd_rule adamd_rule_of(const struct adamd_options *options, uint64_t t) {
-    const double step = (double)t;
-    const double correction1 = 1.0 - pow(options->betas[0], step);
-    const double correction2 = 1.0 - pow(options->betas[1], step);
-
-    return (struct adamd_rule){
-        .lerp_weight = 1.0 - options->betas[0],
-        .beta2 = options->betas[1],
-        .one_minus_beta2 = 1.0 - options->betas[1],
-        .root_correction = pow(correction2, 0.5), // as Python's `** 0.5`, not sqrt()
-        .minus_step_size = -(options->lr / correction1),
-        .eps = options->eps,
-        .weight_decay = options->weight_decay,
-        .keep = 1.0 - options->lr * options->weight_decay,
-        .divisor = 1.0,
-        .decay = decay_of(options),
-        .rounding = adamd_rounding_of(options),
-        .amsgrad = options->amsgrad,
-        .maximize = options->maximize,
-    };
 }

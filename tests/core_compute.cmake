@@ -13,6 +13,7 @@ target_link_libraries(adamd_test_backends
 # One suite over the contract of a backend, for each backend that this machine can run.
 add_library(adamd_conformance STATIC conformance/subject.c conformance/scene.c
   conformance/values.c)
+target_compile_options(adamd_conformance PRIVATE -O2) # as above
 target_include_directories(adamd_conformance PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/conformance)
 target_link_libraries(adamd_conformance
   PUBLIC adamd::cpu adamd::test_backends PkgConfig::CHECK PRIVATE adamd_warnings adamd_sanitizers)

@@ -34,6 +34,7 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #define REAL_MAX FLT_MAX
 #define RULE struct adamd_rule_f32
 #define RULE_OF adamd_rule_to_f32
+#define KIND_OF adamd_kind_of_f32
 #define UPDATE adamd_update_f32
 #define FMA fmaf
 #define ADD_SQUARE add_exact_square
@@ -78,6 +79,7 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #undef REAL_MAX
 #undef RULE
 #undef RULE_OF
+#undef KIND_OF
 #undef UPDATE
 #undef FMA
 #undef ADD_SQUARE
@@ -86,6 +88,7 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #define REAL_MAX DBL_MAX
 #define RULE struct adamd_rule_f64
 #define RULE_OF adamd_rule_to_f64
+#define KIND_OF adamd_kind_of_f64
 #define UPDATE adamd_update_f64
 #define FMA fma
 #define ADD_SQUARE add_rounded_square

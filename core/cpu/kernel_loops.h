@@ -125,7 +125,7 @@ __attribute__((noinline)) static double LOOP(update_dividing)(const struct adamd
 }
 
 static double LOOP(update)(const struct adamd_rule *rule, const struct kernel_block *block) {
-    struct adamd_kind kind = adamd_kind_of(rule, STORAGE);
+    struct adamd_kind kind = KIND_OF(rule, STORAGE);
 
     if (kind.divides) {
         return LOOP(update_dividing)(rule, kind, block);

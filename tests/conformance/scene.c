@@ -173,6 +173,7 @@ static double expect_maximum(double a, double b) {
 struct style {
     enum adamd_dtype dtype;
     bool loop, foreach; // one of PyTorch's two unfused paths; the second of them
+    bool captured;      // the step count is a tensor
 };
 
 // The result of an operation.
@@ -202,11 +203,51 @@ static double expect_exp_avg_sq(struct style style, double beta2, double v, doub
     return result(style, multiply_add(style.dtype, part, g, decayed));
 }
 
-static void expect_element(struct style style, const struct adamd_options *o, uint64_t t,
-                           double grad, struct arrays *at, uint64_t offset, uint64_t i) {
-    const enum adamd_dtype dtype = style.dtype;
+// theta + (factor * m) / ((sqrt(u) / root + eps) / divisor)
+struct scalars {
+    double root, eps, factor, divisor;
+};
+
+// With the step count as a tensor, in float32: for the for-loop the step size is folded into root
+// and eps, for foreach it divides at last.
+static struct scalars captured_scalars(struct style style, const struct adamd_options *o,
+                                       uint64_t t) {
+    const float power1 = powf((float)o->betas[0], (float)t);
+    const float power2 = powf((float)o->betas[1], (float)t);
+
+    if (style.foreach) {
+        const float quotient = (power1 - 1.0F) / (float)o->lr;
+        return (struct scalars){.root = (double)sqrtf(1.0F - power2),
+                                .eps = scalar(style, true, o->eps),
+                                .factor = 1.0,
+                                .divisor = (double)(1.0F / quotient)};
+    }
+    const float reciprocal = 1.0F / (1.0F - power1);
+    const float n = -(reciprocal * (float)o->lr);
+    const float inverse = 1.0F / n;
+    return (struct scalars){.root = (double)(sqrtf(1.0F - power2) * n),
+                            .eps = scalar(style, style.loop, (double)(inverse * (float)o->eps)),
+                            .factor = 1.0,
+                            .divisor = 1.0};
+}
+
+static struct scalars expect_scalars(struct style style, const struct adamd_options *o,
+                                     uint64_t t) {
     const double c1 = 1.0 - pow(o->betas[0], (double)t);
     const double c2 = 1.0 - pow(o->betas[1], (double)t);
+
+    if (style.captured) {
+        return captured_scalars(style, o, t);
+    }
+    return (struct scalars){.root = narrow(style.dtype, pow(c2, 0.5)),
+                            .eps = scalar(style, style.loop, o->eps),
+                            .factor = narrow(style.dtype, -(o->lr / c1)),
+                            .divisor = 1.0};
+}
+
+static void expect_element(struct style style, const struct adamd_options *o, struct scalars s,
+                           double grad, struct arrays *at, uint64_t offset, uint64_t i) {
+    const enum adamd_dtype dtype = style.dtype;
     double theta = value_get(at->param + offset, dtype, i);
     double g = o->maximize ? -grad : grad;
 
@@ -226,9 +267,10 @@ static void expect_element(struct style style, const struct adamd_options *o, ui
         value_set(at->max_exp_avg_sq + offset, dtype, i, u);
     }
     double d = result(style, dtype == ADAMD_FLOAT64 ? sqrt(u) : (double)sqrtf((float)u));
-    d = result(style, d / narrow(dtype, pow(c2, 0.5)));
-    d = result(style, d + scalar(style, style.loop, o->eps));
-    const double numerator = narrow(dtype, narrow(dtype, -(o->lr / c1)) * m);
+    d = result(style, d / s.root);
+    d = result(style, d + s.eps);
+    d = result(style, d / s.divisor);
+    const double numerator = narrow(dtype, s.factor * m);
     const double quotient = narrow(dtype, numerator / d);
     value_set(at->param + offset, dtype, i, narrow(dtype, theta + quotient));
     value_set(at->exp_avg + offset, dtype, i, m);
@@ -290,11 +332,14 @@ static struct arrays expect(const struct scene *scene) {
         const struct style style = {.dtype = run->dtype,
                                     .loop = options->fused != ADAMD_TRUE,
                                     .foreach = options->fused != ADAMD_TRUE &&
-                                               options->foreach == ADAMD_TRUE};
+                                               options->foreach == ADAMD_TRUE,
+                                    .captured = options->fused != ADAMD_TRUE &&
+                                                (options->capturable || options->differentiable)};
+        const struct scalars scalars = expect_scalars(style, options, scene->t[run->rule]);
         after.square_sum = expect_square_sum(scene, run, after.square_sum);
         for (uint64_t i = 0; i < run->count; i++) {
-            expect_element(style, options, scene->t[run->rule], expect_mean(scene, run, i), &after,
-                           run->offset, i);
+            expect_element(style, options, scalars, expect_mean(scene, run, i), &after, run->offset,
+                           i);
         }
     }
     if (scene->publishes) {

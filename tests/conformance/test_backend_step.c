@@ -34,17 +34,29 @@ static struct adamd_options options_of_kind(int i) {
 static const struct flavour {
     enum adamd_dtype dtype;
     enum adamd_tristate foreach, fused;
+    bool capturable, differentiable;
 } flavours[] = {
-    {ADAMD_FLOAT32, ADAMD_NONE, ADAMD_NONE},  {ADAMD_FLOAT64, ADAMD_TRUE, ADAMD_NONE},
-    {ADAMD_FLOAT16, ADAMD_NONE, ADAMD_NONE},  {ADAMD_FLOAT16, ADAMD_TRUE, ADAMD_FALSE},
-    {ADAMD_FLOAT16, ADAMD_NONE, ADAMD_TRUE},  {ADAMD_BFLOAT16, ADAMD_FALSE, ADAMD_FALSE},
-    {ADAMD_BFLOAT16, ADAMD_TRUE, ADAMD_NONE}, {ADAMD_BFLOAT16, ADAMD_FALSE, ADAMD_TRUE},
+    {.dtype = ADAMD_FLOAT32},
+    {.dtype = ADAMD_FLOAT64, .foreach = ADAMD_TRUE},
+    {.dtype = ADAMD_FLOAT16},
+    {.dtype = ADAMD_FLOAT16, .foreach = ADAMD_TRUE, .fused = ADAMD_FALSE},
+    {.dtype = ADAMD_FLOAT16, .fused = ADAMD_TRUE},
+    {.dtype = ADAMD_BFLOAT16, .foreach = ADAMD_FALSE, .fused = ADAMD_FALSE},
+    {.dtype = ADAMD_BFLOAT16, .foreach = ADAMD_TRUE},
+    {.dtype = ADAMD_BFLOAT16, .foreach = ADAMD_FALSE, .fused = ADAMD_TRUE},
+    {.dtype = ADAMD_FLOAT32, .capturable = true, .foreach = ADAMD_TRUE},
+    {.dtype = ADAMD_FLOAT64, .differentiable = true},
+    {.dtype = ADAMD_FLOAT16, .capturable = true},
+    {.dtype = ADAMD_BFLOAT16, .capturable = true, .foreach = ADAMD_TRUE},
+    {.dtype = ADAMD_FLOAT32, .capturable = true, .fused = ADAMD_TRUE}, // which ignores it
 };
 enum { FLAVOURS = sizeof flavours / sizeof flavours[0] };
 
 static struct adamd_options flavoured(struct adamd_options options, size_t flavour) {
     options.foreach = flavours[flavour].foreach;
     options.fused = flavours[flavour].fused;
+    options.capturable = flavours[flavour].capturable;
+    options.differentiable = flavours[flavour].differentiable;
     return options;
 }
 
@@ -114,7 +126,7 @@ static void make_mixed_scene(struct scene *scene, enum values values, uint32_t s
     for (size_t flavour = 0; flavour < FLAVOURS; flavour++) {
         add_rule(scene, flavoured(options_of_kind(5), flavour), 3 + flavour);
     }
-    for (uint32_t r = 0; r < 5 * FLAVOURS; r++) {
+    for (uint32_t r = 0; r < 3 * FLAVOURS; r++) {
         scene->dtype = flavours[r % FLAVOURS].dtype;
         scene_add_run(scene, (uint64_t)(r % 2) * 2, 1 + 371 * (uint64_t)(r % 17), r % FLAVOURS,
                       sources[r % 5]);

@@ -92,7 +92,7 @@ static void update_narrow(const struct adamd_rule *rule, enum adamd_dtype dtype,
     for (int k = 0; k < 4; k++) {
         narrowed[k] = (float)state[k];
     }
-    adamd_update_f32(adamd_kind_of(rule, dtype), adamd_rule_to_f32(rule, dtype), (float)grad,
+    adamd_update_f32(adamd_kind_of_f32(rule, dtype), adamd_rule_to_f32(rule, dtype), (float)grad,
                      &narrowed[0], &narrowed[1], &narrowed[2], &narrowed[3]);
     for (int k = 0; k < 4; k++) {
         state[k] = (double)narrowed[k];
@@ -111,8 +111,8 @@ static void update_at(const struct adamd_step *step, const struct adamd_run *run
         state[k] = get(arrays[k], run->offset, run->dtype, i);
     }
     if (run->dtype == ADAMD_FLOAT64) {
-        adamd_update_f64(adamd_kind_of(rule, run->dtype), adamd_rule_to_f64(rule, run->dtype), grad,
-                         &state[0], &state[1], &state[2], &state[3]);
+        adamd_update_f64(adamd_kind_of_f64(rule, run->dtype), adamd_rule_to_f64(rule, run->dtype),
+                         grad, &state[0], &state[1], &state[2], &state[3]);
     } else {
         update_narrow(rule, run->dtype, grad, state);
     }

@@ -200,6 +200,44 @@ START_TEST(a_rule_holds_the_for_loops_doubles)
 }
 END_TEST
 
+// What PyTorch's expressions give where the step count, lr or the betas are tensors: float32.
+START_TEST(tensors_make_float32_scalars)
+{
+    struct adamd_options options = {
+        .lr = 1e-2, .betas = {0.9, 0.999}, .eps = 1e-8, .capturable = true};
+    struct adamd_rule rule = adamd_rule_of(&options, 1);
+
+    // 1 - 0.999f is 0.0009999871253967285, and its root times the negative step size -0.1f.
+    ck_assert_double_eq(rule.minus_step_size, 1.0);
+    ck_assert_double_eq_tol(rule.root_correction, -0.0031622573, 1e-9);
+    ck_assert_double_eq_tol(rule.eps, -1e-7, 1e-13);
+    ck_assert_double_eq(rule.divisor, 1.0);
+    options.foreach = ADAMD_TRUE;
+    rule = adamd_rule_of(&options, 1);
+    ck_assert_double_eq(rule.root_correction, (double)sqrtf(1.0F - 0.999F));
+    ck_assert_double_eq_tol(rule.divisor, -0.1, 1e-7);
+    ck_assert_double_eq(rule.eps, 1e-8);
+    options.fused = ADAMD_TRUE; // ignores it
+    rule = adamd_rule_of(&options, 1);
+    ck_assert_double_eq(-rule.minus_step_size, 0.10000000000000002);
+    ck_assert_double_eq(rule.divisor, 1.0);
+
+    options = (struct adamd_options){.lr = 1e-2,
+                                     .betas = {0.9, 0.999},
+                                     .eps = 1e-8,
+                                     .weight_decay = 0.1,
+                                     .decoupled_weight_decay = true,
+                                     .lr_is_tensor = true,
+                                     .betas_are_tensors = true};
+    adamd_options_round(&options);
+    rule = adamd_rule_of(&options, 3);
+    ck_assert_double_eq(rule.keep, (double)(1.0F - 0.01F * 0.1F));
+    ck_assert_double_eq(rule.one_minus_beta2, (double)(1.0F - 0.999F));
+    ck_assert(rule.beta1_in_storage && !rule.scales_apart);
+    ck_assert_double_eq(-rule.minus_step_size, (double)(0.01F / (1.0F - 0.9F * 0.9F * 0.9F)));
+}
+END_TEST
+
 START_TEST(no_weight_decay_is_no_decay_at_all)
 {
     struct adamd_options options = adamd_options_default;
@@ -224,6 +262,7 @@ int main(void) {
     tcase_add_test(tests, a_tensors_value_is_its_float32);
     tcase_add_test(tests, defaults_are_torch_optim_adams);
     tcase_add_test(tests, a_rule_holds_the_for_loops_doubles);
+    tcase_add_test(tests, tensors_make_float32_scalars);
     tcase_add_test(tests, no_weight_decay_is_no_decay_at_all);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -138,7 +138,7 @@ START_TEST(raw_file_is_the_wire_order_behind_its_head)
     struct codec_file file = {0};
 
     ck_assert_ptr_nonnull(head);
-    memcpy(head, "abc", 3);
+    memcpy(head, (const char[]){'a', 'b', 'c'}, 3);
     ck_assert_int_eq(codec_raw_file(&layout, &published, head, 3, &file), ADAMD_OK);
     ck_assert_uint_eq(file.size, 3 + layout.wire_bytes);
     unsigned char *bytes = join(file.vector, file.vector_count, file.size);

@@ -56,6 +56,7 @@ enum adamd_rounding adamd_rounding_of(const struct adamd_options *options);
 
 /** What one step of one parameter needs, with the bias corrections folded in. */
 struct adamd_rule {
+    double beta1;           //
     double lerp_weight;     // 1 - beta1
     double beta2;           //
     double one_minus_beta2; //
@@ -68,6 +69,8 @@ struct adamd_rule {
     enum adamd_decay decay;
     enum adamd_rounding rounding;
     bool amsgrad, maximize;
+    bool scales_apart;     // (1 - beta2) * g is an operation of its own
+    bool beta1_in_storage; // beta1 and 1 - beta1 are tensors of the parameter's dtype
 };
 
 /** The rule of step `t`, counted from 1. */

@@ -20,26 +20,11 @@ struct adamd_kind {
     enum adamd_decay decay;
     enum adamd_dtype storage;
     bool amsgrad, maximize;
-    bool lerp_small;  // |1 - beta1| < 0.5
-    bool rounds_each; // to storage, after each operation
-    bool divides;     // the denominator, at last
+    bool lerp_small;   // |1 - beta1| < 0.5
+    bool rounds_each;  // to storage, after each operation
+    bool divides;      // the denominator, at last
+    bool scales_apart; // (1 - beta2) * g is a result of its own; only where `divides`
 };
-
-ADAMD_INLINE struct adamd_kind adamd_kind_of(const struct adamd_rule *rule,
-                                             enum adamd_dtype storage) {
-    const bool wide = storage == ADAMD_FLOAT64;
-    const double weight = wide ? rule->lerp_weight : (double)(float)rule->lerp_weight;
-    struct adamd_kind kind;
-
-    kind.decay = rule->decay;
-    kind.storage = storage;
-    kind.amsgrad = rule->amsgrad;
-    kind.maximize = rule->maximize;
-    kind.lerp_small = fabs(weight) < 0.5;
-    kind.rounds_each = rule->rounding != ADAMD_ROUNDING_FUSED && !wide && storage != ADAMD_FLOAT32;
-    kind.divides = rule->divisor != 1.0;
-    return kind;
-}
 
 #define ADAMD_TYPED(stem) stem##_f32
 #define ADAMD_REAL float

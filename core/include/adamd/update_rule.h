@@ -10,6 +10,14 @@ struct ADAMD_TYPED(adamd_rule) {
     ADAMD_REAL divisor; // of the denominator, where kind.divides
 };
 
+ADAMD_INLINE ADAMD_REAL ADAMD_TYPED(adamd_lerp_weight)(const struct adamd_rule *rule,
+                                                       enum adamd_dtype storage) {
+    const ADAMD_REAL beta1 = ADAMD_ROUND(storage, true, (ADAMD_REAL)rule->beta1);
+    const ADAMD_REAL stored = ADAMD_ROUND(storage, true, 1 - beta1);
+
+    return rule->beta1_in_storage ? stored : (ADAMD_REAL)rule->lerp_weight;
+}
+
 /** The scalars as a tensor of dtype `storage` meets them: section 1.3a of the specification. */
 ADAMD_INLINE struct ADAMD_TYPED(adamd_rule)
     ADAMD_TYPED(adamd_rule_to)(const struct adamd_rule *rule, enum adamd_dtype storage) {
@@ -17,7 +25,7 @@ ADAMD_INLINE struct ADAMD_TYPED(adamd_rule)
     const bool mul_scalars = rule->rounding == ADAMD_ROUNDING_FOREACH;
     struct ADAMD_TYPED(adamd_rule) f;
 
-    f.lerp_weight = (ADAMD_REAL)rule->lerp_weight;
+    f.lerp_weight = ADAMD_TYPED(adamd_lerp_weight)(rule, storage);
     f.lerp_rest = 1 - f.lerp_weight;
     f.beta2 = ADAMD_ROUND(storage, mul_scalars, (ADAMD_REAL)rule->beta2);
     f.one_minus_beta2 = (ADAMD_REAL)rule->one_minus_beta2;
@@ -33,6 +41,24 @@ ADAMD_INLINE struct ADAMD_TYPED(adamd_rule)
 /** A result of one of PyTorch's operations: rounded to storage where each of them is. */
 ADAMD_INLINE ADAMD_REAL ADAMD_TYPED(adamd_result)(struct adamd_kind kind, ADAMD_REAL x) {
     return ADAMD_ROUND(kind.storage, kind.rounds_each, x);
+}
+
+/** What is different about an update of a tensor of dtype `storage`. */
+ADAMD_INLINE struct adamd_kind ADAMD_TYPED(adamd_kind_of)(const struct adamd_rule *rule,
+                                                          enum adamd_dtype storage) {
+    const ADAMD_REAL weight = ADAMD_TYPED(adamd_lerp_weight)(rule, storage);
+    struct adamd_kind kind;
+
+    kind.decay = rule->decay;
+    kind.storage = storage;
+    kind.amsgrad = rule->amsgrad;
+    kind.maximize = rule->maximize;
+    kind.lerp_small = weight < (ADAMD_REAL)0.5; // it is not negative
+    kind.rounds_each = rule->rounding != ADAMD_ROUNDING_FUSED &&
+                       (storage == ADAMD_FLOAT16 || storage == ADAMD_BFLOAT16);
+    kind.divides = rule->divisor != 1.0;
+    kind.scales_apart = kind.divides && rule->scales_apart;
+    return kind;
 }
 
 /** One element. `max_exp_avg_sq` is touched only with amsgrad. What is written is rounded by
@@ -55,8 +81,11 @@ ADAMD_INLINE void ADAMD_TYPED(adamd_update)(struct adamd_kind kind,
                                               : ADAMD_FMA(-difference, rule.lerp_rest, g);
     const ADAMD_REAL m = ADAMD_TYPED(adamd_result)(kind, lerped);
     const ADAMD_REAL decayed = ADAMD_TYPED(adamd_result)(kind, *exp_avg_sq * rule.beta2);
-    const ADAMD_REAL v =
-        ADAMD_TYPED(adamd_result)(kind, ADAMD_FMA(rule.one_minus_beta2 * g, g, decayed));
+    ADAMD_REAL scaled = rule.one_minus_beta2 * g;
+    if (kind.divides && kind.scales_apart) {
+        scaled = ADAMD_TYPED(adamd_result)(kind, scaled);
+    }
+    const ADAMD_REAL v = ADAMD_TYPED(adamd_result)(kind, ADAMD_FMA(scaled, g, decayed));
     ADAMD_REAL u = v;
 
     if (kind.amsgrad) {
