@@ -276,6 +276,7 @@ static Suite *published_suite(void) {
     Suite *suite = suite_create("published");
     TCase *tcase = tcase_create("published");
 
+    tcase_set_timeout(tcase, 60); // plain loops over a million parameters
     tcase_add_checked_fixture(tcase, set_up, tear_down);
     tcase_add_test(tcase, a_copy_is_made_once_for_all_who_pull);
     tcase_add_test(tcase, a_pull_waits_for_its_version_and_the_step_publishes_it);
