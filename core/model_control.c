@@ -220,19 +220,28 @@ static void unstage(struct adamd_model *model) {
     }
 }
 
+enum adamd_status adamd_model_check_policy(const struct adamd_model *model,
+                                           const struct adamd_policy *policy,
+                                           struct adamd_fault *fault) {
+    const enum adamd_status status = adamd_policy_check(policy, fault);
+    const bool other = policy->trigger != model->policy.trigger;
+
+    if (status == ADAMD_OK && other && (model->accumulated != NULL || model->commands != NULL)) {
+        return adamd_fail(
+            fault, ADAMD_BAD_FIELD, "step_policy.trigger",
+            "gradients are accumulated: step and zero them before the trigger changes");
+    }
+    return status;
+}
+
 enum adamd_status adamd_model_set_policy(struct adamd_model *model,
                                          const struct adamd_policy *policy, uint64_t now_ms,
                                          struct adamd_fault *fault) {
-    const enum adamd_status status = adamd_policy_check(policy, fault);
+    const enum adamd_status status = adamd_model_check_policy(model, policy, fault);
     const bool other = policy->trigger != model->policy.trigger;
 
     if (status != ADAMD_OK) {
         return status;
-    }
-    if (other && (model->accumulated != NULL || model->commands != NULL)) {
-        return adamd_fail(
-            fault, ADAMD_BAD_FIELD, "step_policy.trigger",
-            "gradients are accumulated: step and zero them before the trigger changes");
     }
     model_observe(model, now_ms);
     if (other) {

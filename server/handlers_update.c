@@ -11,12 +11,17 @@ static enum adamd_status apply_settings(struct served_model *served,
                                         const struct codec_settings *settings,
                                         uint64_t *ret_version, struct adamd_fault *fault) {
     const uint64_t now_ms = server_now_ms(served->server);
+    const bool has_policy = (settings->changes & CODEC_CHANGE_POLICY) != 0;
     enum adamd_status status = ADAMD_OK;
 
-    if ((settings->changes & CODEC_CHANGE_OPTIONS) != 0) {
+    // First, since it is done last: nothing is half applied.
+    if (has_policy) {
+        status = adamd_model_check_policy(served->model, &settings->policy, fault);
+    }
+    if (status == ADAMD_OK && (settings->changes & CODEC_CHANGE_OPTIONS) != 0) {
         status = adamd_model_set_groups(served->model, settings->groups, ret_version, fault);
     }
-    if (status == ADAMD_OK && (settings->changes & CODEC_CHANGE_POLICY) != 0) {
+    if (status == ADAMD_OK && has_policy) {
         status = adamd_model_set_policy(served->model, &settings->policy, now_ms, fault);
     }
     if (status != ADAMD_OK) {

@@ -121,6 +121,14 @@ class Resource(Groups):
                 self.assertTrue(any(field in f for f in reply.fields), reply)
         self.assertEqual(model.get(), before)
 
+    def test_a_policy_that_cannot_be_leaves_the_options_alone(self):
+        model = self.make()
+        model.register("a").push([1] * 7).expect(200)
+        before = model.get()
+        reply = model.patch({"defaults": {"lr": 7}, "stepPolicy": {"trigger": "TRIGGER_BARRIER"}})
+        self.check(reply, 400, "BAD_FIELD", "step_policy.trigger", "gradients are accumulated")
+        self.assertEqual(model.get(), before)
+
     def test_what_a_group_cannot_change(self):
         model = self.make()
         for body, mask, field in (

@@ -497,6 +497,10 @@ void adamd_addition_abandon(struct adamd_addition *addition);
 ADAMD_MUST_USE enum adamd_status adamd_model_set_policy(struct adamd_model *model,
                                                         const struct adamd_policy *policy,
                                                         uint64_t now_ms, struct adamd_fault *fault);
+/** Whether adamd_model_set_policy() would take it now. */
+ADAMD_MUST_USE enum adamd_status adamd_model_check_policy(const struct adamd_model *model,
+                                                          const struct adamd_policy *policy,
+                                                          struct adamd_fault *fault);
 /** A paused model answers pulls and refuses pushes; what was committed is still decided. */
 ADAMD_MUST_USE enum adamd_status adamd_model_pause(struct adamd_model *model,
                                                    struct adamd_fault *fault);
