@@ -24,6 +24,11 @@ def _root(tensor):
     return torch.from_numpy(numpy.asarray(numpy.sqrt(tensor.detach().numpy())))
 
 
+def _root_in_place(tensors):
+    for tensor in tensors:
+        tensor.copy_(_root(tensor))
+
+
 def _add(tensor, other, alpha):
     if tensor.dtype in _WIDE or tensor.shape != other.shape:
         return torch.add(tensor, other, alpha=alpha)
@@ -47,6 +52,8 @@ class Exact(TorchDispatchMode):
             return _root(args[0])
         if func is _ATEN._foreach_sqrt.default:
             return [_root(tensor) for tensor in args[0]]
+        if func is _ATEN._foreach_sqrt_.default:
+            return _root_in_place(args[0])
         if func is _ATEN.add.Tensor and "alpha" in kwargs:
             return _add(*args, kwargs["alpha"])
         if func is _ATEN._foreach_add.List and "alpha" in kwargs:

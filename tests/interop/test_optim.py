@@ -444,9 +444,5 @@ class OptimOfRemote(Cases, Remote, unittest.TestCase):
             self.refused(ValueError, "a parameter is twice in a group", "Adam", [{"params": [one, one]}])
 
 
-    # Not yet: groups that come later, and moments of complex128.
-    test_a_group_that_comes_later = test_complex_parameters_are_pairs_of_real_ones = None
-
-
 if __name__ == "__main__":
     unittest.main()
