@@ -8,7 +8,7 @@ seconds=${1:-${FUZZ_SECONDS:-20}}
 shift || true
 targets=("$@")
 if ((${#targets[@]} == 0)); then
-    targets=(envelope guard json message pt safetensors state_map)
+    targets=(envelope guard hooks json message pt safetensors state_map)
 fi
 
 failures=0

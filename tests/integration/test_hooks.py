@@ -329,6 +329,105 @@ class Hooks(DaemonTest):
             422, "LAYOUT_MISMATCH")
 
 
+class EveryDtype(DaemonTest):
+    """Hooks on a model of several types: each is scaled in its own, as a model without hooks shows
+    that is given what they should make of the gradient."""
+
+    SHAPES = {"single": [5], "half": [4], "brain": [2, 3], "double": [3]}
+    DTYPES = {"half": "FLOAT16", "brain": "BFLOAT16", "double": "FLOAT64"}
+    KINDS = {"single": "F32", "half": "F16", "brain": "BF16", "double": "F64"}
+
+    def stored(self, key, values):
+        """`values` as the type has them."""
+        data = tensors.encode(self.KINDS[key], values)
+        file = tensors.write_safetensors({key: ([len(values)], self.KINDS[key], data)})
+        return list(tensors.read_safetensors(file)[0][key][1])
+
+    def make(self, name):
+        model = self.daemon.create_model(name, self.SHAPES, dtypes=self.DTYPES, lr=0.1, eps=1e-3)
+        model.initialize()
+        return model, model.register("w0")
+
+    def push(self, worker, values):
+        worker.push(tensors.write_safetensors(
+            {k: (self.SHAPES[k], self.KINDS[k], tensors.encode(self.KINDS[k], v))
+             for k, v in values.items()}),
+            headers={"Content-Type": "application/x-safetensors"}).expect(200)
+
+    def scaled(self, key, values, factor):
+        if key == "double":
+            return [v * factor for v in values]
+        return self.stored(key, [f32(v * f32(factor)) for v in values])
+
+    def test_each_type_is_scaled_in_its_own(self):
+        (model, worker), (plain, other) = self.make("hooked"), self.make("plain")
+        for body in ({"action": "unscale", "parameters": {"scale": 8}},
+                     {"action": "clip_grad_norm", "parameters": {"maxNorm": 0.75}},
+                     {"action": "clip_grad_value", "parameters": {"clipValue": 0.3}}):
+            self.daemon.post(model.path + "/hooks", body).expect(200)
+        for step in range(3):
+            values = {k: self.stored(k, [((i * 7 + step) % 5 - 2) * 1.3 + 0.1 * i for i in range(n)])
+                      for k, n in (("single", 5), ("half", 4), ("brain", 6), ("double", 3))}
+            self.push(worker, values)
+            values = {k: self.scaled(k, v, 0.125) for k, v in values.items()}
+            total = norm([x for v in values.values() for x in v])
+            coef = min(1.0, 0.75 / (total + 1e-6))
+            values = {k: self.scaled(k, v, coef) for k, v in values.items()}
+            limits = {k: self.stored(k, [0.3])[0] for k in values}
+            self.push(other, {k: [max(-limits[k], min(limits[k], x)) for x in v]
+                              for k, v in values.items()})
+            self.assertAlmostEqual(model.records()[-1]["totalNorm"], total, places=9)
+        self.assertEqual(model.pull(format="raw").body, plain.pull(format="raw").body)
+
+    def test_the_average_has_the_parameters_types(self):
+        model, worker = self.make("average")
+        self.daemon.post(model.path + "/hooks", {"action": "ema", "parameters": {"decay": 0.25}})
+        values = {k: self.stored(k, [1.0] * n)
+                  for k, n in (("single", 5), ("half", 4), ("brain", 6), ("double", 3))}
+        self.push(worker, values)
+        first, _ = tensors.read_safetensors(model.pull().body)
+        self.push(worker, values)
+        second, _ = tensors.read_safetensors(model.pull().body)
+        reply = model.pull(source="ema").expect(200)
+        self.assertEqual(tensors.read_dtypes(reply.body), self.KINDS)
+        got, _ = tensors.read_safetensors(reply.body)
+        for key, kind in self.KINDS.items():
+            for average, old, new in zip(got[key][1], first[key][1], second[key][1]):
+                self.assertAlmostEqual(average, 0.25 * old + 0.75 * new,
+                                       delta={"F32": 1e-7, "F64": 1e-15}.get(kind, 2e-3))
+
+    def test_a_group_that_is_added_is_averaged_too(self):
+        model, worker = self.make("grown")
+        self.daemon.post(model.path + "/hooks", {"action": "ema", "parameters": {"decay": 0.5}})
+        self.daemon.post(model.path + "/hooks", {"action": "lr_schedule", "parameters": {
+            "schedule": "exponential", "gamma": 0.5}})
+        values = {k: [1.0] * n for k, n in (("single", 5), ("half", 4), ("brain", 6), ("double", 3))}
+        for _ in range(2):
+            self.push(worker, values)
+        before, _ = tensors.read_safetensors(model.pull(source="ema").expect(200).body)
+        data = tensors.write_safetensors({"new": ([2], tensors.floats([5, 6]))})
+        self.daemon.post(model.path + "/groups", data,
+                         headers={"Content-Type": "application/x-safetensors"}).expect(200)
+        self.SHAPES = {**self.SHAPES, "new": [2]}
+        self.KINDS = {**self.KINDS, "new": "F32"}
+        read, _ = tensors.read_safetensors(model.pull(source="ema").expect(200).body)
+        self.assertEqual(list(read["new"][1]), [5, 6])
+        self.assertEqual({k: list(v[1]) for k, v in before.items()},
+                         {k: list(v[1]) for k, v in read.items() if k != "new"})
+        again = model.register("w1")
+        self.push(again, {**values, "new": [1.0, -1.0]})
+        read, _ = tensors.read_safetensors(model.pull(source="ema").expect(200).body)
+        now, _ = tensors.read_safetensors(model.pull().body)
+        self.assertEqual(list(read["new"][1]), list(now["new"][1]))  # the first: a copy
+        for old, average, new in zip(before["single"][1], read["single"][1], now["single"][1]):
+            self.assertAlmostEqual(average, 0.5 * old + 0.5 * new, places=6)
+        lrs = [g["options"]["lr"] for g in model.get()["paramGroups"]]
+        self.assertEqual(lrs[0], 0.1 * 0.5 ** 3)
+        saved = model.get_state()  # and all of it comes back
+        model.put_state(saved.body, force="true").expect(200)
+        self.assertEqual(model.digest(), saved.headers["adamd-state-digest"])
+
+
 class AcrossVariants(unittest.TestCase):
     """The same run with hooks gives the same bits, on every variant, in every order of arrival."""
 
