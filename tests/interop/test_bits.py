@@ -79,6 +79,23 @@ class Bits(unittest.TestCase):
                   for trial in trials_of(cases(dtype)[::7], data, sizes, dtype)]
         self.compare(datas, trials, {variant: trials for variant in VARIANTS})
 
+    def every_dtype(self, paths, **more):
+        """Of cases with more options."""
+        sizes = (1, 7, 300)
+        for dtype in DTYPES:
+            with self.subTest(dtype):
+                data = Data(dtype, sizes)
+                trials = trials_of(cases(dtype, paths, **more), data, sizes)
+                self.compare({dtype: data}, trials, {variant: trials for variant in VARIANTS})
+
+    def test_differentiable(self):
+        """The for-loop that autograd can follow has roundings of its own."""
+        self.every_dtype(("for-loop",), differentiable=True)
+
+    def test_capturable(self):
+        """So have those that a graph can hold."""
+        self.every_dtype(("for-loop", "foreach"), capturable=True)
+
 
 if __name__ == "__main__":
     unittest.main()
