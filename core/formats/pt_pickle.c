@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum {
+    STACK_FIRST = 1024,
     STACK_MAX = 1 << 20,
     MARKS_MAX = 1024,
     MEMO_MAX = 1 << 23,
@@ -71,7 +72,7 @@ static bool push(struct machine *machine, struct adamd_pt_value *value) {
         return false; // and was refused
     }
     if (machine->count == machine->capacity) {
-        const size_t capacity = machine->capacity == 0 ? 1024 : machine->capacity * 2;
+        const size_t capacity = machine->capacity * 2;
         if (capacity > STACK_MAX) {
             return refuse_size(machine, "too many values at once");
         }
@@ -558,6 +559,12 @@ bool pt_pickle_run(struct adamd_pt_file *file, const unsigned char *bytes, size_
     if (machine == NULL) {
         return pt_refuse_memory(file);
     }
+    machine->stack = malloc(STACK_FIRST * sizeof *machine->stack);
+    if (machine->stack == NULL) {
+        free(machine);
+        return pt_refuse_memory(file);
+    }
+    machine->capacity = STACK_FIRST;
     machine->file = file;
     machine->start = machine->at = bytes;
     machine->end = bytes + size;
