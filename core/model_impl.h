@@ -226,6 +226,7 @@ struct adamd_restore {
     struct hook_lists hooks;        // what it says
     uint64_t version;
     bool has_options, committed, submitted;
+    bool keeps_parameters, keeps_state; // as they are in the model
 };
 
 /** A group on its way into the model. */

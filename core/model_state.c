@@ -295,6 +295,32 @@ enum adamd_status adamd_restore_write(struct adamd_restore *restore, enum adamd_
     return ADAMD_OK;
 }
 
+enum adamd_status adamd_restore_place(struct adamd_restore *restore, enum adamd_array array,
+                                      uint32_t tensor, unsigned char **ret_bytes,
+                                      struct adamd_fault *fault) {
+    const struct adamd_layout *layout;
+    enum adamd_status status;
+
+    if (restore->model->destroyed) {
+        return adamd_fail_plain(fault, ADAMD_CANCELLED);
+    }
+    layout = &restore->model->layout;
+    ADAMD_ASSERT(tensor < layout->tensor_count && array < ADAMD_ARRAY_COUNT);
+    status = open_array(restore, array);
+    if (status != ADAMD_OK) {
+        return adamd_fail_plain(fault, status);
+    }
+    restore->written[array][tensor] = tensor_bytes(layout, tensor);
+    *ret_bytes = (unsigned char *)adamd_buffer_host(restore->buffers[array]) +
+                 layout->tensors[tensor].offset;
+    return ADAMD_OK;
+}
+
+void adamd_restore_keep(struct adamd_restore *restore, bool parameters, bool state) {
+    restore->keeps_parameters = parameters;
+    restore->keeps_state = state;
+}
+
 void adamd_restore_step(struct adamd_restore *restore, uint32_t tensor, uint64_t t) {
     ADAMD_ASSERT(tensor < restore->model->layout.tensor_count);
     restore->steps[tensor] = t;
@@ -456,12 +482,26 @@ void adamd_restore_view(const struct adamd_restore *restore, struct adamd_captur
     *ret_view = view;
 }
 
+static bool is_kept(const struct adamd_restore *restore, int array) {
+    return array == ADAMD_PARAM ? restore->keeps_parameters : restore->keeps_state;
+}
+
 // All of it, or for anything but parameters nothing of it.
 static bool is_whole(const struct adamd_restore *restore, int array, uint32_t tensor) {
     const uint64_t written = restore->written[array] != NULL ? restore->written[array][tensor] : 0;
 
     return written == tensor_bytes(&restore->model->layout, tensor) ||
-           (written == 0 && array != ADAMD_PARAM);
+           (written == 0 && (array != ADAMD_PARAM || restore->keeps_parameters));
+}
+
+// What is kept has no bytes of its own.
+static bool keeps_well(const struct adamd_restore *restore) {
+    for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
+        if (is_kept(restore, array) && restore->written[array] != NULL) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static enum adamd_status check_array(const struct adamd_restore *restore, int array,
@@ -533,7 +573,13 @@ static enum adamd_status check_commit(struct adamd_restore *restore, uint64_t ve
     if (model->state == ADAMD_MODEL_FAILED) {
         return adamd_fail_plain(fault, ADAMD_DEVICE_LOST);
     }
-    if (version > INT64_MAX) {
+    ADAMD_ASSERT(keeps_well(restore));
+    if (restore->keeps_parameters && model->state == ADAMD_MODEL_INITIALIZING) {
+        return adamd_fail(fault, ADAMD_INITIALIZING, "load",
+                          "the model has no parameters that could be kept: put them first, or a "
+                          "file with both");
+    }
+    if (version > INT64_MAX && version != ADAMD_SAME_VERSION) {
         return adamd_fail(fault, ADAMD_BAD_FIELD, "version", "version %llu is too large",
                           (unsigned long long)version);
     }
@@ -680,6 +726,11 @@ static void restore_hooks(struct adamd_model *model, struct adamd_restore *resto
     }
 }
 
+// A model that was only being made has nothing to keep: its state is zeros.
+static bool stays(const struct adamd_restore *restore, int array) {
+    return is_kept(restore, array) && !restore->model->was_initializing;
+}
+
 static void on_restored(struct adamd_model *model, struct job *job, enum adamd_status status) {
     struct adamd_restore *restore = job->arg;
     struct hook_run run = {.count = 0};
@@ -688,7 +739,12 @@ static void on_restored(struct adamd_model *model, struct job *job, enum adamd_s
         destroy_restore(restore);
         return;
     }
-    memcpy(model->steps, restore->steps, model->layout.tensor_count * sizeof model->steps[0]);
+    if (!stays(restore, ADAMD_EXP_AVG)) {
+        memcpy(model->steps, restore->steps, model->layout.tensor_count * sizeof model->steps[0]);
+    }
+    if (restore->version == ADAMD_SAME_VERSION) {
+        restore->version = model->version;
+    }
     model->version = restore->version;
     for (uint32_t i = 0; restore->has_options && i < model->group_count; i++) {
         take_group(model, restore, i);
@@ -727,7 +783,7 @@ void restore_advance(struct adamd_model *model) {
     }
     job->count = 0;
     for (int array = 0; array < ADAMD_ARRAY_COUNT; array++) {
-        if (model->arrays[array] == NULL) {
+        if (model->arrays[array] == NULL || stays(restore, array)) {
             continue;
         }
         clear_unwritten(restore, array);

@@ -409,6 +409,122 @@ START_TEST(new_options_hold_from_the_next_step_on)
 }
 END_TEST
 
+// What a commit makes of a model after two steps: its parameters and its moments, by array.
+static const struct adamd_capture *commit_and_capture(struct adamd_restore *restore,
+                                                      uint64_t version, struct kit_end *end) {
+    struct adamd_wait wait = {0};
+    struct kit_end restored = {0};
+
+    ck_assert_int_eq(adamd_restore_commit(restore, version, &wait, kit_on_ready, &restored, NULL),
+                     ADAMD_OK);
+    kit_run(&kit);
+    ck_assert_int_eq(restored.status, ADAMD_OK);
+    return capture(end);
+}
+
+static float first_of(const struct adamd_capture *state, enum adamd_array array) {
+    float value = 0;
+    memcpy(&value, state->arrays[array], sizeof value);
+    return value;
+}
+
+START_TEST(new_parameters_leave_the_state_that_is_kept)
+{
+    struct kit_end end;
+    struct adamd_restore *restore;
+
+    push_once(1);
+    push_once(1);
+    restore = begin();
+    write_params(restore, 4);
+    adamd_restore_keep(restore, false, true);
+    const struct adamd_capture *state = commit_and_capture(restore, ADAMD_SAME_VERSION, &end);
+    ck_assert_uint_eq(state->version, 2);
+    ck_assert_uint_eq(state->generation, 2);
+    ck_assert_uint_eq(state->steps[0], 2);
+    ck_assert_float_eq(first_of(state, ADAMD_PARAM), 4);
+    ck_assert_float_eq_tol(first_of(state, ADAMD_EXP_AVG), 0.19F, 1e-6F);
+    adamd_capture_release(kit.model, state);
+}
+END_TEST
+
+START_TEST(new_moments_leave_the_parameters_that_are_kept)
+{
+    struct kit_end end;
+    struct adamd_restore *restore;
+    struct adamd_fault fault = {0};
+    unsigned char *place = NULL;
+    const float moment = 7;
+
+    push_once(1);
+    restore = begin();
+    ck_assert_int_eq(adamd_restore_place(restore, ADAMD_EXP_AVG, 0, &place, &fault), ADAMD_OK);
+    memset(place, 0, (size_t)adamd_model_layout(kit.model)->tensors[0].count * sizeof moment);
+    memcpy(place, &moment, sizeof moment);
+    adamd_restore_step(restore, 0, 9);
+    adamd_restore_keep(restore, true, false);
+    const struct adamd_capture *state = commit_and_capture(restore, 9, &end);
+    ck_assert_uint_eq(state->version, 9);
+    ck_assert_uint_eq(state->steps[0], 9);
+    ck_assert_float_eq_tol(first_of(state, ADAMD_PARAM), -1e-3F, 1e-7F);
+    ck_assert_float_eq(first_of(state, ADAMD_EXP_AVG), 7);
+    ck_assert_float_eq(first_of(state, ADAMD_EXP_AVG_SQ), 0);
+    adamd_capture_release(kit.model, state);
+}
+END_TEST
+
+START_TEST(a_restore_that_keeps_the_parameters_can_reset_the_state)
+{
+    struct kit_end end;
+    struct adamd_restore *restore;
+
+    push_once(1);
+    restore = begin();
+    adamd_restore_keep(restore, true, false);
+    const struct adamd_capture *state = commit_and_capture(restore, 0, &end);
+    ck_assert_uint_eq(state->steps[0], 0);
+    ck_assert_float_eq_tol(first_of(state, ADAMD_PARAM), -1e-3F, 1e-7F);
+    ck_assert_float_eq(first_of(state, ADAMD_EXP_AVG), 0);
+    adamd_capture_release(kit.model, state);
+}
+END_TEST
+
+START_TEST(parameters_that_are_not_there_cannot_be_kept)
+{
+    struct adamd_tensor_spec tensor = {.key = "w", .rank = 1, .shape = {5}};
+    const uint32_t index = 0;
+    const struct adamd_group_spec group = {
+        .options = adamd_options_default, .tensors = &index, .tensor_count = 1};
+    const struct adamd_model_spec spec = {.tensors = &tensor,
+                                          .tensor_count = 1,
+                                          .groups = &group,
+                                          .group_count = 1,
+                                          .slots_max = 1,
+                                          .published_max = 2};
+    struct adamd_model *old = kit.model;
+    struct adamd_wait wait = {0};
+    struct kit_end end = {0};
+    struct adamd_restore *restore;
+
+    ck_assert_int_eq(adamd_model_create(kit.queue, &spec, &kit.model, NULL), ADAMD_OK);
+    restore = begin();
+    adamd_restore_keep(restore, true, false);
+    ck_assert_int_eq(adamd_restore_commit(restore, 0, &wait, kit_on_ready, &end, NULL),
+                     ADAMD_INITIALIZING);
+    ck_assert_int_eq(adamd_model_info(kit.model, kit.now_ms).state, ADAMD_MODEL_INITIALIZING);
+    restore = begin();
+    write_params(restore, 4);
+    adamd_restore_keep(restore, false, true);
+    const struct adamd_capture *state = commit_and_capture(restore, ADAMD_SAME_VERSION, &end);
+    ck_assert_uint_eq(state->version, 0);
+    ck_assert_uint_eq(state->generation, 1);
+    ck_assert_float_eq(first_of(state, ADAMD_EXP_AVG), 0);
+    adamd_capture_release(kit.model, state);
+    adamd_model_destroy(kit.model);
+    kit.model = old;
+}
+END_TEST
+
 static Suite *state_suite(void) {
     Suite *suite = suite_create("state");
     TCase *tcase = tcase_create("state");
@@ -420,6 +536,10 @@ static Suite *state_suite(void) {
     tcase_add_test(tcase, an_abandoned_restore_changes_nothing);
     tcase_add_loop_test(tcase, an_incomplete_restore_names_what_is_missing_and_changes_nothing, 0,
                         2);
+    tcase_add_test(tcase, new_parameters_leave_the_state_that_is_kept);
+    tcase_add_test(tcase, new_moments_leave_the_parameters_that_are_kept);
+    tcase_add_test(tcase, a_restore_that_keeps_the_parameters_can_reset_the_state);
+    tcase_add_test(tcase, parameters_that_are_not_there_cannot_be_kept);
     tcase_add_test(tcase, too_many_bytes_are_refused);
     tcase_add_test(tcase, a_restore_ends_all_pushes_in_flight);
     tcase_add_test(tcase, a_restore_into_a_new_model_makes_it_active_in_its_first_generation);

@@ -375,10 +375,13 @@ void adamd_capture_detach(struct adamd_model *model, const struct adamd_capture 
 
 struct adamd_restore;
 
+/** For adamd_restore_commit(): the version that the model has by then. */
+#define ADAMD_SAME_VERSION UINT64_MAX
+
 /**
  * Takes in a whole state beside the running one, at most one at a time, and not while a group is
- * added (OPERATION_RUNNING). Nothing changes before commit. Arrays that are not written are zeros;
- * every parameter must be written whole.
+ * added (OPERATION_RUNNING). Nothing changes before commit. Arrays that are not written are zeros,
+ * unless they are kept; every parameter must be written whole, or all are kept.
  */
 ADAMD_MUST_USE enum adamd_status adamd_restore_begin(struct adamd_model *model,
                                                      struct adamd_restore **ret_restore,
@@ -388,7 +391,21 @@ ADAMD_MUST_USE enum adamd_status adamd_restore_write(struct adamd_restore *resto
                                                      enum adamd_array array, uint32_t tensor,
                                                      const void *data, size_t size,
                                                      struct adamd_fault *fault);
+/**
+ * Where all bytes of one array of one tensor belong, which count as written from now on: for those
+ * who bring them on another thread, and commit when it is done. NO_MEMORY, CANCELLED.
+ */
+ADAMD_MUST_USE enum adamd_status adamd_restore_place(struct adamd_restore *restore,
+                                                     enum adamd_array array, uint32_t tensor,
+                                                     unsigned char **ret_bytes,
+                                                     struct adamd_fault *fault);
 void adamd_restore_step(struct adamd_restore *restore, uint32_t tensor, uint64_t t);
+/**
+ * What the model has when the restore is committed stays, in place of zeros: all parameters, or all
+ * of the state (moments and steps), of which nothing may be written then. A model that is
+ * INITIALIZING has no parameters to keep: the commit says so. Not seen by adamd_restore_view().
+ */
+void adamd_restore_keep(struct adamd_restore *restore, bool parameters, bool state);
 /** By group; checked. Not called: the model's options stay. */
 ADAMD_MUST_USE enum adamd_status adamd_restore_options(struct adamd_restore *restore,
                                                        const struct adamd_options *options,
