@@ -92,6 +92,9 @@ void exchange_answer_message(struct exchange *exchange, unsigned http_status,
 /** The error body of problem.h. `fault` may be NULL. */
 void exchange_answer_problem(struct exchange *exchange, enum reason reason,
                              const struct adamd_fault *fault);
+/** As above, with a list of fields; `list` may be NULL. */
+void exchange_answer_listing(struct exchange *exchange, enum reason reason,
+                             const struct adamd_fault *fault, const struct problem_list *list);
 /** As above, for a status of core. */
 void exchange_answer_fault(struct exchange *exchange, const struct adamd_fault *fault);
 

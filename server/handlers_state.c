@@ -3,17 +3,21 @@
 #include "handlers.h"
 
 #include "codec/convert.h"
+#include "codec/pt_state.h"
 #include "codec/tensors.h"
 #include "etag.h"
 #include "range.h"
 #include "use.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct state_call {
     struct exchange *exchange; // NULL: gone while the other thread reads the capture
     struct use use;
     bool answered, working;
+    bool is_pt;
+    enum codec_content content; // of a file of torch.save
     struct adamd_wait wait;
     const struct adamd_capture *capture;
     struct codec_arena arena;
@@ -54,6 +58,12 @@ static void describe_state(uv_work_t *work) {
     const struct adamd_layout *layout = adamd_model_layout(call->use.served->model);
 
     adamd_state_digest(layout, call->capture, call->group_count, call->digest);
+    if (call->is_pt) {
+        const struct codec_source source = {layout, call->capture, call->groups, call->group_count,
+                                            call->digest};
+        call->status = codec_pt_file(&source, call->content, &call->file, &call->fault);
+        return;
+    }
     call->status = codec_state_file(layout, call->capture, call->groups, call->group_count,
                                     call->digest, &call->file, &call->fault);
 }
@@ -80,8 +90,9 @@ static void on_described(uv_work_t *work, int result) {
                         &call->etag);
     exchange_add_header(call->exchange, "Adamd-State-Digest", "%s", digest);
     call->answered = true;
-    exchange_answer_bytes(call->exchange, 200, "application/x-safetensors", call->file.vector,
-                          call->file.vector_count);
+    exchange_answer_bytes(call->exchange, 200,
+                          call->is_pt ? "application/x-pytorch" : "application/x-safetensors",
+                          call->file.vector, call->file.vector_count);
 }
 
 static void on_captured(void *arg, enum adamd_status status, const void *what) {
@@ -131,6 +142,34 @@ static bool answer_known(struct exchange *exchange, const struct served_model *s
     return true;
 }
 
+static bool parse_format(const char *format, const char *content, struct state_call *call,
+                         struct adamd_fault *fault) {
+    static const char *const names[] = {[CODEC_CONTENT_OPTIMIZER] = "optimizer",
+                                        [CODEC_CONTENT_MODEL] = "model",
+                                        [CODEC_CONTENT_ALL] = "all"};
+
+    call->is_pt = format != NULL && strcmp(format, "pt") == 0;
+    if (format != NULL && !call->is_pt && strcmp(format, "safetensors") != 0) {
+        (void)adamd_fail(fault, ADAMD_BAD_FIELD, "format", "format is safetensors or pt");
+        return false;
+    }
+    if (content != NULL && !call->is_pt) {
+        (void)adamd_fail(fault, ADAMD_BAD_FIELD, "content",
+                         "content goes with format=pt: a safetensors file holds everything");
+        return false;
+    }
+    for (int i = CODEC_CONTENT_OPTIMIZER; content != NULL && i <= CODEC_CONTENT_ALL; i++) {
+        if (strcmp(content, names[i]) == 0) {
+            call->content = (enum codec_content)i;
+            return true;
+        }
+    }
+    if (content != NULL) {
+        (void)adamd_fail(fault, ADAMD_BAD_FIELD, "content", "content is optimizer, model or all");
+    }
+    return content == NULL;
+}
+
 static void on_end(struct exchange *exchange) {
     struct adamd_fault fault = {0};
     struct served_model *served = find_model_of_path(exchange, &fault);
@@ -151,6 +190,12 @@ static void on_end(struct exchange *exchange) {
     struct state_call *call = calloc(1, sizeof *call);
     if (call == NULL) {
         exchange_answer_problem(exchange, REASON_NO_MEMORY, NULL);
+        return;
+    }
+    if (!parse_format(exchange_parameter(exchange, "format"),
+                      exchange_parameter(exchange, "content"), call, &fault)) {
+        free(call);
+        exchange_answer_fault(exchange, &fault);
         return;
     }
     call->exchange = exchange;

@@ -75,11 +75,26 @@ const struct reason_info *reason_info(enum reason reason);
 /** The reason of the same name. */
 enum reason reason_of_status(enum adamd_status status);
 
+enum { PROBLEM_ENTRIES_MAX = 32 };
+
+/** More fields than one, each with what is wrong with it. */
+struct problem_entry {
+    char field[128], text[160];
+};
+struct problem_list {
+    struct problem_entry entries[PROBLEM_ENTRIES_MAX];
+    size_t count; // of all, also of those past the limit, which are not told one by one
+};
+
 /**
  * The error body: Connect's JSON, or RFC 9457's if `as_problem`. `message` NULL means the reason's
  * text; `fault` (may be NULL) gives message, field and metadata. malloc'ed; NULL if out of memory.
  */
 char *problem_body(enum reason reason, const struct adamd_fault *fault, bool as_problem,
                    const char *request_id);
+/** The same with a list of fields (may be NULL) in place of the fault's one. */
+char *problem_body_listing(enum reason reason, const struct adamd_fault *fault,
+                           const struct problem_list *list, bool as_problem,
+                           const char *request_id);
 
 #endif

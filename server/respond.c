@@ -161,11 +161,11 @@ void exchange_answer_message(struct exchange *exchange, unsigned http_status,
 
 // ---------------------------------------------------------------------------------------- problems
 
-void exchange_answer_problem(struct exchange *exchange, enum reason reason,
-                             const struct adamd_fault *fault) {
+void exchange_answer_listing(struct exchange *exchange, enum reason reason,
+                             const struct adamd_fault *fault, const struct problem_list *list) {
     const struct reason_info *info = reason_info(reason);
     const bool as_problem = !exchange->is_rpc && header_names(exchange, "Accept", problem_type);
-    char *text = problem_body(reason, fault, as_problem, exchange->request_id);
+    char *text = problem_body_listing(reason, fault, list, as_problem, exchange->request_id);
     size_t size = text != NULL ? strlen(text) : 0;
 
     if (text != NULL && !exchange->is_rpc) {
@@ -181,6 +181,11 @@ void exchange_answer_problem(struct exchange *exchange, enum reason reason,
     }
     answer_owned(exchange, exchange->is_rpc ? info->rpc_http : info->rest_http,
                  as_problem ? problem_type : json_type, text, size);
+}
+
+void exchange_answer_problem(struct exchange *exchange, enum reason reason,
+                             const struct adamd_fault *fault) {
+    exchange_answer_listing(exchange, reason, fault, NULL);
 }
 
 void exchange_answer_fault(struct exchange *exchange, const struct adamd_fault *fault) {

@@ -28,3 +28,5 @@ adamd_test(NAME unit/test_hook_failures SOURCES unit/test_hook_failures.c
   USES adamd_core_counted adamd_modelkit)
 adamd_test(NAME unit/test_model_failures SOURCES unit/test_model_failures.c
   USES adamd_core_counted adamd_modelkit)
+adamd_test(NAME unit/test_pt_failures SOURCES unit/test_pt_failures.c support/pt_files.c
+  USES adamd_core_counted adamd::core)

@@ -304,6 +304,7 @@ static struct pt_data *put_tensor(struct adamd_pt_writer *writer, enum adamd_pt_
 
     ADAMD_ASSERT(pt_dtypes[dtype].storage != NULL && rank <= ADAMD_PT_RANK_MAX);
     if (storage == NULL) {
+        before_value(writer); // counts, though nothing will come of the file
         return NULL;
     }
     for (uint32_t i = 0; i < rank; i++) {

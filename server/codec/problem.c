@@ -56,22 +56,53 @@ static void put_metadata(struct codec_text *text, const struct adamd_fault *faul
     codec_text_put(text, "]");
 }
 
-static void put_violations(struct codec_text *text, const struct adamd_fault *fault,
-                           const char *message) {
-    codec_text_put(text, ",\"fieldViolations\":[{");
-    put_pair(text, "field", fault->field);
-    codec_text_put(text, ",");
-    put_pair(text, "description", message);
-    codec_text_put(text, "}]");
+// What is told of fields: the list, or the fault's own field with the message.
+struct violations {
+    const struct problem_list *list; // or NULL
+    const char *field, *message;
+};
+
+static size_t violation_count(const struct violations *violations) {
+    const struct problem_list *list = violations->list;
+
+    if (list == NULL || list->count == 0) {
+        return violations->field[0] != 0 ? 1 : 0;
+    }
+    return list->count < PROBLEM_ENTRIES_MAX ? list->count : PROBLEM_ENTRIES_MAX;
+}
+
+static const char *violation_field(const struct violations *violations, size_t i) {
+    return violations->list != NULL && violations->list->count > 0
+               ? violations->list->entries[i].field
+               : violations->field;
+}
+
+static const char *violation_text(const struct violations *violations, size_t i) {
+    return violations->list != NULL && violations->list->count > 0
+               ? violations->list->entries[i].text
+               : violations->message;
+}
+
+static void put_violations(struct codec_text *text, const struct violations *violations) {
+    const size_t count = violation_count(violations);
+
+    for (size_t i = 0; i < count; i++) {
+        codec_text_put(text, i > 0 ? ",{" : ",\"fieldViolations\":[{");
+        put_pair(text, "field", violation_field(violations, i));
+        codec_text_put(text, ",");
+        put_pair(text, "description", violation_text(violations, i));
+        codec_text_put(text, "}");
+    }
+    codec_text_put(text, count > 0 ? "]" : "");
 }
 
 // What "debug" shows to people, for programs that unpack it: the same ErrorInfo as protobuf.
 static void put_packed(struct codec_text *text, const struct reason_info *info,
-                       const struct adamd_fault *fault, const char *message) {
+                       const struct adamd_fault *fault, const struct violations *told) {
     Adamd__V1__Label labels[ADAMD_FAULT_METADATA_MAX];
     Adamd__V1__Label *label_list[ADAMD_FAULT_METADATA_MAX];
-    Adamd__V1__FieldViolation violation = ADAMD__V1__FIELD_VIOLATION__INIT;
-    Adamd__V1__FieldViolation *violations[] = {&violation};
+    Adamd__V1__FieldViolation entries[PROBLEM_ENTRIES_MAX];
+    Adamd__V1__FieldViolation *entry_list[PROBLEM_ENTRIES_MAX];
     Google__Protobuf__Duration delay = GOOGLE__PROTOBUF__DURATION__INIT;
     Adamd__V1__ErrorInfo error = ADAMD__V1__ERROR_INFO__INIT;
 
@@ -85,11 +116,13 @@ static void put_packed(struct codec_text *text, const struct reason_info *info,
     }
     error.n_metadata = fault->metadata_count;
     error.metadata = label_list;
-    if (fault->field[0] != 0) {
-        violation.field = (char *)fault->field;
-        violation.description = (char *)message;
-        error.n_field_violations = 1;
-        error.field_violations = violations;
+    error.n_field_violations = violation_count(told);
+    error.field_violations = entry_list;
+    for (size_t i = 0; i < error.n_field_violations; i++) {
+        adamd__v1__field_violation__init(&entries[i]);
+        entries[i].field = (char *)violation_field(told, i);
+        entries[i].description = (char *)violation_text(told, i);
+        entry_list[i] = &entries[i];
     }
     if (info->retry_later) {
         delay.seconds = RETRY_SECONDS;
@@ -107,13 +140,13 @@ static void put_packed(struct codec_text *text, const struct reason_info *info,
 }
 
 static void put_connect(struct codec_text *text, const struct reason_info *info,
-                        const struct adamd_fault *fault, const char *message) {
+                        const struct adamd_fault *fault, const struct violations *told) {
     codec_text_put(text, "{");
     put_pair(text, "code", info->code);
     codec_text_put(text, ",");
-    put_pair(text, "message", message);
+    put_pair(text, "message", told->message);
     codec_text_put(text, ",\"details\":[{\"type\":\"adamd.v1.ErrorInfo\",\"value\":\"");
-    put_packed(text, info, fault, message);
+    put_packed(text, info, fault, told);
     codec_text_put(text, "\",\"debug\":{");
     put_pair(text, "reason", info->name);
     codec_text_put(text, ",\"domain\":\"adamd\",");
@@ -121,14 +154,12 @@ static void put_connect(struct codec_text *text, const struct reason_info *info,
     if (info->retry_later) {
         codec_text_put(text, ",\"retryDelay\":\"1s\"");
     }
-    if (fault->field[0] != 0) {
-        put_violations(text, fault, message);
-    }
+    put_violations(text, told);
     codec_text_put(text, "}}]}");
 }
 
 static void put_problem(struct codec_text *text, const struct reason_info *info,
-                        const struct adamd_fault *fault, const char *message,
+                        const struct adamd_fault *fault, const struct violations *told,
                         const char *request_id) {
     codec_text_put(text, "{\"type\":\"urn:adamd:reason:");
     codec_text_put(text, info->name);
@@ -137,7 +168,7 @@ static void put_problem(struct codec_text *text, const struct reason_info *info,
     codec_text_put(text, ",\"status\":");
     codec_text_uint(text, info->rest_http);
     codec_text_put(text, ",");
-    put_pair(text, "detail", message);
+    put_pair(text, "detail", told->message);
     if (request_id != NULL) {
         codec_text_put(text, ",");
         put_pair(text, "instance", request_id);
@@ -148,24 +179,29 @@ static void put_problem(struct codec_text *text, const struct reason_info *info,
     put_pair(text, "reason", info->name);
     codec_text_put(text, ",");
     put_metadata(text, fault);
-    if (fault->field[0] != 0) {
-        put_violations(text, fault, message);
-    }
+    put_violations(text, told);
     codec_text_put(text, "}");
+}
+
+char *problem_body_listing(enum reason reason, const struct adamd_fault *fault,
+                           const struct problem_list *list, bool as_problem,
+                           const char *request_id) {
+    static const struct adamd_fault nothing;
+    const struct reason_info *info = reason_info(reason);
+    const struct adamd_fault *told = fault != NULL ? fault : &nothing;
+    const struct violations violations = {list, told->field,
+                                          told->message[0] != 0 ? told->message : info->text};
+    struct codec_text text = {0};
+
+    if (as_problem) {
+        put_problem(&text, info, told, &violations, request_id);
+    } else {
+        put_connect(&text, info, told, &violations);
+    }
+    return codec_text_end(&text, NULL);
 }
 
 char *problem_body(enum reason reason, const struct adamd_fault *fault, bool as_problem,
                    const char *request_id) {
-    static const struct adamd_fault nothing;
-    const struct reason_info *info = reason_info(reason);
-    const struct adamd_fault *told = fault != NULL ? fault : &nothing;
-    const char *message = told->message[0] != 0 ? told->message : info->text;
-    struct codec_text text = {0};
-
-    if (as_problem) {
-        put_problem(&text, info, told, message, request_id);
-    } else {
-        put_connect(&text, info, told, message);
-    }
-    return codec_text_end(&text, NULL);
+    return problem_body_listing(reason, fault, NULL, as_problem, request_id);
 }

@@ -18,6 +18,7 @@ struct codec_file {
     unsigned char *head; // malloc'ed: what stands before the tensors
     size_t head_size;
     uint64_t *steps; // little-endian; what `<key>.step` of a state file points to
+    struct adamd_pt_writer *writer; // whose memory a file of torch.save points to
     struct iovec *vector;
     size_t vector_count;
     uint64_t size; // of all of it

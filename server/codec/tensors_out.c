@@ -1,6 +1,7 @@
 // Files over memory: a header that is made, and a vector over arenas that stay where they are.
 #include "codec/tensors.h"
 
+#include "adamd/pt.h"
 #include "codec/files.h"
 #include "codec/text.h"
 
@@ -13,6 +14,7 @@ void codec_file_finish(struct codec_file *file) {
     free(file->head);
     free(file->steps);
     free(file->vector);
+    adamd_pt_destroy(file->writer);
     *file = (struct codec_file){0};
 }
 

@@ -10,6 +10,7 @@
 #include <adamd/v1/adamd.pb-c.h>
 #include <check.h>
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,6 +143,33 @@ START_TEST(connect_body_has_code_message_and_details)
 }
 END_TEST
 
+START_TEST(a_list_of_fields_is_told_up_to_its_limit)
+{
+    struct adamd_fault fault = {0};
+    static struct problem_list list;
+
+    (void)adamd_fail(&fault, ADAMD_LAYOUT_MISMATCH, "a", "the first");
+    for (list.count = 0; list.count < PROBLEM_ENTRIES_MAX + 5; list.count++) {
+        if (list.count < PROBLEM_ENTRIES_MAX) {
+            (void)snprintf(list.entries[list.count].field, 16, "f%zu", list.count);
+            (void)snprintf(list.entries[list.count].text, 16, "t%zu", list.count);
+        }
+    }
+    for (int as_problem = 0; as_problem < 2; as_problem++) {
+        cJSON *body = parse(
+            problem_body_listing(REASON_LAYOUT_MISMATCH, &fault, &list, as_problem != 0, NULL));
+        cJSON *debug = cJSON_GetArrayItem(cJSON_GetObjectItem(body, "details"), 0);
+        debug = as_problem != 0 ? body : cJSON_GetObjectItem(debug, "debug");
+        cJSON *told = cJSON_GetObjectItem(debug, "fieldViolations");
+        ck_assert_int_eq(cJSON_GetArraySize(told), PROBLEM_ENTRIES_MAX);
+        cJSON *last = cJSON_GetArrayItem(told, PROBLEM_ENTRIES_MAX - 1);
+        ck_assert_str_eq(cJSON_GetObjectItem(last, "field")->valuestring, "f31");
+        ck_assert_str_eq(cJSON_GetObjectItem(last, "description")->valuestring, "t31");
+        cJSON_Delete(body);
+    }
+}
+END_TEST
+
 START_TEST(problem_body_is_that_of_rfc_9457)
 {
     const struct adamd_fault fault = make_fault();
@@ -183,6 +211,7 @@ int main(void) {
     tcase_add_test(cases, every_status_has_the_reason_of_its_name);
     tcase_add_loop_test(cases, every_reason_is_well_formed, 0, REASON_COUNT);
     tcase_add_test(cases, connect_body_has_code_message_and_details);
+    tcase_add_test(cases, a_list_of_fields_is_told_up_to_its_limit);
     tcase_add_test(cases, problem_body_is_that_of_rfc_9457);
     tcase_add_loop_test(cases, every_reason_has_both_bodies, 0, REASON_COUNT);
     suite_add_tcase(suite, cases);
