@@ -55,9 +55,13 @@ static void report_in_flight(struct adamd_model *model, struct adamd_worker *wor
 
 static void drop_old_epoch(struct adamd_model *model, struct adamd_worker *worker) {
     gradients_end(model, worker, ADAMD_FENCED);
-    report_in_flight(model, worker, &model->step.gradients, ADAMD_APPLIED, model->version + 1);
-    report_in_flight(model, worker, &model->step.skipped, ADAMD_SKIPPED_NONFINITE,
-                     model->version + 1);
+    if (hooks_hold_gradient(model)) {
+        hooks_drop_epoch(model, worker); // what will come of it is not known yet
+    } else {
+        report_in_flight(model, worker, &model->step.gradients, ADAMD_APPLIED, model->version + 1);
+        report_in_flight(model, worker, &model->step.skipped, ADAMD_SKIPPED_NONFINITE,
+                         model->version + 1);
+    }
     report_in_flight(model, worker, &model->accumulating, ADAMD_STAGED, model->version);
 }
 

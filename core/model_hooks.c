@@ -41,6 +41,22 @@ bool hooks_hold_gradient(const struct adamd_model *model) {
     return model->hooking.phase == HOOKS_BEFORE;
 }
 
+static bool has_old_epoch(const struct gradient_list *list, const struct adamd_worker *worker) {
+    const struct gradient *gradient = list->first;
+
+    while (gradient != NULL && (gradient->worker != worker || gradient->epoch == worker->epoch)) {
+        gradient = gradient->next;
+    }
+    return gradient != NULL;
+}
+
+void hooks_drop_epoch(struct adamd_model *model, const struct adamd_worker *worker) {
+    if (has_old_epoch(&model->step.gradients, worker) ||
+        has_old_epoch(&model->step.skipped, worker)) {
+        model->hooking.is_aborted = true;
+    }
+}
+
 enum adamd_nonfinite hooks_nonfinite(const struct adamd_model *model) {
     return action_find(&model->hooks, ADAMD_UNSCALE) != NULL ||
                    action_find(&model->hooks, ADAMD_NONFINITE_GUARD) != NULL
@@ -168,6 +184,9 @@ static bool divide_scale(struct adamd_model *model) {
 static void end_before(struct adamd_model *model) {
     struct hooking *hooking = &model->hooking;
 
+    if (hooking->is_aborted) {
+        fail_hooking(hooking, ADAMD_STEP_ABORTED, NULL);
+    }
     if (hooking->answer == ADAMD_HOOK_DONE && hooking->args.found_inf) {
         hooking->args.skip = ADAMD_SKIP_NONFINITE;
         hooking->answer = ADAMD_HOOK_SKIP;
@@ -300,6 +319,7 @@ enum adamd_status hooks_step_start(struct adamd_model *model, struct slot *accum
     slot_hold(accumulated);
     hooking->gradient = NULL;
     hooking->is_mean = false;
+    hooking->is_aborted = false;
     hooking->norm = (struct adamd_gradient_norm){0};
     hooking->fault = (struct adamd_fault){0};
     begin_list(model, ADAMD_STEP_PRE);

@@ -178,6 +178,7 @@ struct hooking {
     enum adamd_hook_event event; // of the list that runs
     enum adamd_hook_answer answer;
     bool is_due; // goes on at the next turn of model_advance()
+    bool is_aborted;
     struct hook_run run;
     uint32_t turns, jobs; // of this list; in flight
     struct adamd_step_args args;
@@ -562,6 +563,8 @@ enum adamd_status hooks_step_start(struct adamd_model *model, struct slot *accum
                                    struct adamd_step_record *record);
 /** True while hooks before the step work on its gradient: nobody else may change it. */
 bool hooks_hold_gradient(const struct adamd_model *model);
+/** Such a step, if an old epoch of `worker` is in it, is aborted: nothing was written yet. */
+void hooks_drop_epoch(struct adamd_model *model, const struct adamd_worker *worker);
 /** The policy, or ALLOW where a hook is there to judge. */
 enum adamd_nonfinite hooks_nonfinite(const struct adamd_model *model);
 /** The step's operation completed: true if the hooks behind it come first. */

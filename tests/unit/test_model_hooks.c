@@ -828,6 +828,42 @@ START_TEST(a_round_is_clipped_as_its_mean)
 }
 END_TEST
 
+// Whether its push counts cannot be said yet, and nothing was written: so it does not.
+START_TEST(a_worker_that_comes_again_between_hooks_aborts_the_step)
+{
+    struct adamd_action action = make("clip_grad_norm");
+    struct adamd_registration registration = {0};
+    float gradient[ELEMENTS];
+    struct kit_end ends[2];
+
+    create(ADAMD_BARRIER);
+    fill(gradient, 1, 1);
+    action.clip_grad_norm.max_norm = 1;
+    add_action(&action);
+    const uint64_t epoch = kit_register(&kit, "a", 0);
+    const uint64_t other = kit_register(&kit, "b", 1);
+    ck_assert_int_eq(push(&kit, "a", epoch, 1, gradient, &ends[0]), ADAMD_OK);
+    ck_assert_int_eq(push(&kit, "b", other, 1, gradient, &ends[1]), ADAMD_OK);
+    kit_run_one(&kit);
+    ck_assert_int_eq(
+        adamd_model_register(kit.model, "a", "", 0, 0, 0, kit.now_ms, &registration, NULL),
+        ADAMD_OK);
+    ck_assert_uint_eq(registration.worker->previous.sequence, 0);
+    kit_run(&kit);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(ends[i].count, 1);
+        ck_assert_int_eq(ends[i].status, ADAMD_STEP_ABORTED);
+    }
+    ck_assert_uint_eq(version_of(&kit), 0);
+    ck_assert_int_eq(push(&kit, "b", other, 1, gradient, &ends[1]), ADAMD_OK);
+    ck_assert_int_eq(push(&kit, "a", registration.epoch, 1, gradient, &ends[0]), ADAMD_OK);
+    kit_run(&kit);
+    ck_assert_int_eq(ends[0].outcome.kind, ADAMD_APPLIED);
+    ck_assert_int_eq(ends[1].outcome.kind, ADAMD_APPLIED);
+    finish();
+}
+END_TEST
+
 START_TEST(a_round_with_a_nonfinite_push_is_skipped_whole_by_unscale)
 {
     const struct adamd_action action = make("unscale");
@@ -1415,6 +1451,7 @@ static TCase *steps_case(void) {
     tcase_add_loop_test(steps, a_skipped_step_is_decided_and_changes_nothing, 0, 2);
     tcase_add_test(steps, a_failure_behind_the_step_stops_the_rest_but_the_version_stands);
     tcase_add_loop_test(steps, a_round_is_clipped_as_its_mean, 0, 2);
+    tcase_add_test(steps, a_worker_that_comes_again_between_hooks_aborts_the_step);
     tcase_add_test(steps, a_round_with_a_nonfinite_push_is_skipped_whole_by_unscale);
     tcase_add_test(steps, clipping_in_manual_changes_the_gradient_that_stays);
     tcase_add_loop_test(steps, while_hooks_work_on_a_gradient_nobody_else_changes_it, 0, 3);
