@@ -536,6 +536,57 @@ START_TEST(options_change_from_the_version_that_is_told)
 }
 END_TEST
 
+START_TEST(a_group_is_added_while_the_model_trains)
+{
+    struct daemon daemon;
+    const float gradient[COUNT + 2] = {1, 1, 1, 1, 1, 1, 1, 1, 1}, start_at[2] = {10, 20};
+    float values[COUNT + 2] = {0};
+    const adamd_buffer_t buffer = {values, sizeof values};
+    const adamd_push_options_t push = push_of(gradient, COUNT),
+                               longer = push_of(gradient, COUNT + 2);
+    const adamd_pull_options_t pull = pull_of(&buffer);
+    const uint64_t shape[] = {2};
+    const adamd_tensor_t tensor = {.key = "head", .shape = shape, .rank = 1};
+    const adamd_data_t piece = {start_at, sizeof start_at};
+    adamd_adam_options_t adam = ADAMD_ADAM_OPTIONS_INIT;
+    adamd_add_group_options_t options = ADAMD_ADD_GROUP_OPTIONS_INIT;
+    adamd_add_group_result_t result = ADAMD_ADD_GROUP_RESULT_INIT;
+    adamd_session_t *session = NULL, *other = NULL;
+    adamd_client_t *client = NULL, *other_client = NULL;
+
+    start(&daemon);
+    client = connect_to(daemon.endpoint, "w0");
+    other_client = connect_to(daemon.endpoint, "w1");
+    make_model(client, ADAMD_TRIGGER_EACH_PUSH, 0);
+    expect_success(adamd_register(client, NULL, &session, NULL));
+    expect_success(adamd_register(other_client, NULL, &other, NULL));
+    expect_success(adamd_push(session, &push, NULL));
+    adam.lr = 0.5;
+    options.tensors = &tensor;
+    options.tensor_count = 1;
+    options.options = &adam;
+    options.pieces = &piece;
+    options.piece_count = 1;
+    expect_success(adamd_add_param_group(session, &options, &result));
+    ck_assert_uint_eq(result.group, 1);
+    ck_assert_uint_eq(result.first_tensor, 2);
+    ck_assert_uint_eq(result.byte_size, sizeof values);
+    expect_reason(adamd_add_param_group(session, &options, NULL), "BAD_FIELD"); // its key is taken
+    expect_success(adamd_push_pull(session, &longer, &pull, NULL, NULL));
+    expect_moved(values, COUNT, -0.25f);
+    ck_assert_float_eq_tol(values[COUNT], 9.5f, 1e-4f);
+    ck_assert_float_eq_tol(values[COUNT + 1], 19.5f, 1e-4f);
+    expect_reason(adamd_push(other, &push, NULL), "LAYOUT_MISMATCH");
+    expect_success(adamd_reregister(other, NULL, NULL));
+    expect_success(adamd_push(other, &longer, NULL));
+    adamd_session_destroy(other);
+    adamd_session_destroy(session);
+    adamd_client_destroy(other_client);
+    adamd_client_destroy(client);
+    stop(&daemon);
+}
+END_TEST
+
 START_TEST(a_state_goes_out_and_comes_back)
 {
     struct daemon daemon;
@@ -599,6 +650,7 @@ int main(int argc, char **argv) {
     tcase_add_loop_test(tests, large_gradients_arrive_whole, 0, 2);
     tcase_add_loop_test(tests, a_closures_loss_stands_in_the_step_record, 0, 2);
     tcase_add_test(tests, options_change_from_the_version_that_is_told);
+    tcase_add_test(tests, a_group_is_added_while_the_model_trains);
     tcase_add_test(tests, a_state_goes_out_and_comes_back);
     tcase_add_test(tests, a_version_that_does_not_come_is_not_waited_for_beyond_its_time);
     suite_add_tcase(suite, tests);
