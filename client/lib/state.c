@@ -66,12 +66,19 @@ uint64_t adamd_state_dict_version(const adamd_state_dict_t *dict) {
 
 // ------------------------------------------------------------------------------------------ read
 
-static const struct {
-    const char *name, *content_type;
-} formats[] = {
-    {"safetensors", "application/x-safetensors"},
-    {"pt", "application/octet-stream"},
-};
+// One of `words`, or NULL, as the value of a query parameter.
+static struct adamd_error *check_word(const char *field, const char *word,
+                                      const char *const *words) {
+    if (word == NULL) {
+        return NULL;
+    }
+    for (; *words != NULL; words++) {
+        if (strcmp(word, *words) == 0) {
+            return NULL;
+        }
+    }
+    return error_argument(field, "there is no %s \"%.40s\"", field, word);
+}
 
 struct read_call {
     adamd_state_dict_t *dict; // where it goes: here ...
@@ -137,14 +144,12 @@ static struct adamd_error *receive_file(void *arg, const struct http_head *head,
     return error;
 }
 
-static struct adamd_error *check_format(const char *format) {
-    for (size_t i = 0; format != NULL && i < sizeof formats / sizeof formats[0]; i++) {
-        if (strcmp(format, formats[i].name) == 0) {
-            return NULL;
-        }
-    }
-    return format == NULL ? NULL
-                          : error_argument("format", "the format is \"safetensors\" or \"pt\"");
+static struct adamd_error *check_read(const struct adamd_state_options *options) {
+    static const char *const formats[] = {"safetensors", "pt", NULL};
+    static const char *const contents[] = {"optimizer", "model", "all", NULL};
+    struct adamd_error *error = check_word("format", options->format, formats);
+
+    return error != NULL ? error : check_word("content", options->content, contents);
 }
 
 static struct adamd_error *get_state(adamd_client_t *client,
@@ -156,14 +161,15 @@ static struct adamd_error *get_state(adamd_client_t *client,
     struct adamd_error *error = take_model(client, options->model, &model);
 
     if (error == NULL) {
-        error = check_format(options->format);
+        error = check_read(options);
     }
     if (error != NULL) {
         return error;
     }
-    snprintf(target, sizeof target, "/v1/models/%s/state%s%s", model,
-             options->format != NULL ? "?format=" : "",
-             options->format != NULL ? options->format : "");
+    snprintf(target, sizeof target, "/v1/models/%s/state?format=%s%s%s", model,
+             options->format != NULL ? options->format : "safetensors",
+             options->content != NULL ? "&content=" : "",
+             options->content != NULL ? options->content : "");
     return transport_call(client->transport, &call,
                           transport_deadline(client->transport, options->timeout_ms), NULL);
 }
@@ -244,6 +250,7 @@ static struct adamd_error *check_pieces(const adamd_data_t *pieces, size_t count
 adamd_error_t *adamd_write_state(adamd_client_t *client, const adamd_state_options_t *options,
                                  const adamd_data_t *pieces, size_t piece_count) {
     struct adamd_state_options local = ADAMD_STATE_OPTIONS_INIT;
+    static const char *const loads[] = {"weights", "moments", "reset", NULL};
     char target[128];
     struct iovec *body = NULL;
     const char *model = NULL;
@@ -256,6 +263,9 @@ adamd_error_t *adamd_write_state(adamd_client_t *client, const adamd_state_optio
 
     if (error == NULL) {
         error = check_pieces(pieces, piece_count);
+    }
+    if (error == NULL) {
+        error = check_word("load", local.load, loads);
     }
     if (error == NULL) {
         error = take_model(client, local.model, &model);
@@ -271,7 +281,8 @@ adamd_error_t *adamd_write_state(adamd_client_t *client, const adamd_state_optio
         body[i] =
             (struct iovec){.iov_base = (void *)pieces[i].data, .iov_len = pieces[i].byte_size};
     }
-    snprintf(target, sizeof target, "/v1/models/%s/state?force=true", model);
+    snprintf(target, sizeof target, "/v1/models/%s/state?force=true%s%s", model,
+             local.load != NULL ? "&load=" : "", local.load != NULL ? local.load : "");
     call.body = body;
     error = transport_call(client->transport, &call,
                            transport_deadline(client->transport, local.timeout_ms), NULL);

@@ -80,6 +80,21 @@ class StateDict(RemoteCase):
             self.assertEqual(fresh.state_dict()["state"][0]["step"], 6.0)
             self.assertEqual(saved["state"][0]["step"], 3.0)  # what was given is as it was
 
+    def test_the_daemons_own_file_of_torch_is_the_same(self):
+        """Through the library's format "pt", out and in."""
+        modules, optimizers = self.pair(torch.optim.Adam, RemoteAdam, amsgrad=True, lr=0.1)
+        with optimizers[1]._client.read_state("pt") as state:
+            file = bytes(state.buffer)
+        loaded = torch.load(io.BytesIO(file), **({"weights_only": True} if TORCH >= (2, 0) else {}))
+        state = optimizers[1].state_dict()
+        self.assertEqual(list(loaded["state"]), list(state["state"]))
+        for index, entry in state["state"].items():
+            for name, value in entry.items():
+                self.assertTrue(torch.equal(value, loaded["state"][index][name]), name)
+        fresh = torch.optim.Adam(modules[0].parameters())
+        fresh.load_state_dict(loaded)
+        self.go_on(modules, (fresh, optimizers[1]), 2)
+
     def test_it_is_a_copy(self):
         modules, optimizers = self.pair(torch.optim.Adam, RemoteAdam)
         before = optimizers[1].state_dict()

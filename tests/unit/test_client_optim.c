@@ -449,6 +449,7 @@ START_TEST(a_state_that_was_cut_off_is_read_again)
 
     lines[0].closes = true;
     options.format = "pt";
+    options.content = "all";
     fixture_start(&fixture, lines, 2, 5000);
     expect_success(adamd_read_state(fixture.client, &options, &dict));
     ck_assert_uint_eq(adamd_state_dict_byte_size(dict), 8);
@@ -457,13 +458,14 @@ START_TEST(a_state_that_was_cut_off_is_read_again)
     adamd_state_dict_destroy(dict);
     fixture_stop(&fixture);
     ck_assert_ptr_nonnull(
-        strstr(fixture.daemon.requests[1].head, "GET /v1/models/m/state?format=pt "));
+        strstr(fixture.daemon.requests[1].head, "GET /v1/models/m/state?format=pt&content=all "));
     fixture_finish(&fixture);
 }
 END_TEST
 
 START_TEST(a_format_that_there_is_not_is_refused)
 {
+    const adamd_data_t piece = {"x", 1};
     adamd_state_options_t options = ADAMD_STATE_OPTIONS_INIT;
     struct client_fixture fixture;
     adamd_state_dict_t *dict = NULL;
@@ -471,6 +473,11 @@ START_TEST(a_format_that_there_is_not_is_refused)
     options.format = "pickle&force=true";
     fixture_start(&fixture, NULL, 0, 5000);
     expect_reason(adamd_read_state(fixture.client, &options, &dict), "BAD_FIELD");
+    options.format = "pt";
+    options.content = "weights";
+    expect_reason(adamd_read_state(fixture.client, &options, &dict), "BAD_FIELD");
+    options.load = "all";
+    expect_reason(adamd_write_state(fixture.client, &options, &piece, 1), "BAD_FIELD");
     fixture_finish(&fixture);
 }
 END_TEST
@@ -508,13 +515,17 @@ END_TEST
 START_TEST(a_state_is_restored_from_the_offset_on)
 {
     const struct fake_line lines[] = {{.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}};
+    adamd_state_options_t options = ADAMD_STATE_OPTIONS_INIT;
     struct client_fixture fixture;
     const int fd = open_file("head:abcdefgh");
 
     ck_assert_int_eq(lseek(fd, 5, SEEK_SET), 5);
     fixture_start(&fixture, lines, 1, 5000);
-    expect_success(adamd_restore_state(fixture.client, NULL, fd));
+    options.load = "moments";
+    expect_success(adamd_restore_state(fixture.client, &options, fd));
     fixture_stop(&fixture);
+    ck_assert_ptr_nonnull(
+        strstr(fixture.daemon.requests[0].head, "state?force=true&load=moments "));
     ck_assert_uint_eq(fixture.daemon.requests[0].body_size, 8);
     ck_assert_mem_eq(fixture.daemon.requests[0].body, "abcdefgh", 8);
     ck_assert_int_eq(close(fd), 0);

@@ -608,9 +608,14 @@ typedef struct adamd_state_options {
     const char *model;  /* NULL: the configuration's, or the session's */
     const char *format; /* "safetensors", "pt"; NULL: safetensors. Not looked at when writing. */
     uint32_t timeout_ms;
+    /* Reading "pt": "optimizer", "model" (its parameters) or "all"; NULL: optimizer. */
+    const char *content;
+    /* Writing: "weights", "moments" or "reset" take only that part, or none; NULL: what the file
+     * is. */
+    const char *load;
 } adamd_state_options_t;
 #define ADAMD_STATE_OPTIONS_INIT \
-    { sizeof(adamd_state_options_t), NULL, NULL, 0 }
+    { sizeof(adamd_state_options_t), NULL, NULL, 0, NULL, NULL }
 
 /** Reads the state of one version into memory. */
 ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_read_state(adamd_client_t *client,
@@ -623,8 +628,8 @@ ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_save_state(adamd_client_t *clien
                                                            int fd, adamd_pull_result_t *result);
 
 /**
- * Replaces all of a model's state, whatever it was: the pieces together are a file as the daemon
- * reads it. The generation goes up and workers must register again.
+ * Replaces a model's state, whatever it was: the pieces together are a file as the daemon reads it,
+ * its own or one of torch.save. The generation goes up and workers must register again.
  */
 ADAMD_EXPORT ADAMD_CHECKED adamd_error_t *adamd_write_state(adamd_client_t *client,
                                                             const adamd_state_options_t *options,
