@@ -1,6 +1,7 @@
 // What all backends share: the checks of arguments, the count of operations, the list of buffers.
 // Asserts, since only a bug of ours can call it wrongly: what users send was checked before.
 #include "adamd/backend_impl.h"
+#include "adamd/differentiate.h"
 #include "adamd/layout.h"
 
 void adamd_backend_init(struct adamd_backend *backend, const struct adamd_backend_ops *ops,
@@ -189,6 +190,34 @@ static void check_blend(const struct adamd_backend *backend, const struct adamd_
     ADAMD_ASSERT(holds_reals(backend, blend->from, blend->offset, blend->count, blend->dtype));
 }
 
+// Buffers differ from each other; each run lies inside all of them.
+static void check_differentiate(const struct adamd_backend *backend,
+                                const struct adamd_differentiate *op) {
+    const struct adamd_buffer *const arrays[] = {op->at.param,          op->at.grad,
+                                                 op->at.exp_avg,        op->at.exp_avg_sq,
+                                                 op->bars.param,        op->bars.grad,
+                                                 op->bars.exp_avg,      op->bars.exp_avg_sq,
+                                                 op->at.max_exp_avg_sq, op->bars.max_exp_avg_sq};
+    enum { COUNT = sizeof arrays / sizeof arrays[0], WITHOUT_MAX = COUNT - 2 };
+
+    ADAMD_ASSERT(op->ret_sums != NULL);
+    for (size_t i = 0; i < COUNT; i++) {
+        for (size_t k = 0; k < i; k++) {
+            ADAMD_ASSERT(arrays[i] == NULL || arrays[i] != arrays[k]);
+        }
+    }
+    for (size_t i = 0; i < WITHOUT_MAX; i++) {
+        check_runs(backend, op->runs, op->run_count, arrays[i]);
+    }
+    for (uint32_t i = 0; i < op->run_count; i++) {
+        const struct adamd_run *run = &op->runs[i];
+        ADAMD_ASSERT(run->rule < op->rule_count);
+        for (size_t k = WITHOUT_MAX; k < COUNT && op->rules[run->rule].amsgrad; k++) {
+            ADAMD_ASSERT(holds_reals(backend, arrays[k], run->offset, run->count, run->dtype));
+        }
+    }
+}
+
 static void check_op(const struct adamd_backend *backend, const struct adamd_op *op) {
     switch (op->kind) {
     case ADAMD_OP_STEP:
@@ -221,6 +250,9 @@ static void check_op(const struct adamd_backend *backend, const struct adamd_op 
     case ADAMD_OP_NORM:
         ADAMD_ASSERT(op->norm.ret_parts != NULL);
         check_runs(backend, op->norm.runs, op->norm.run_count, op->norm.from);
+        return;
+    case ADAMD_OP_DIFFERENTIATE:
+        check_differentiate(backend, &op->differentiate);
         return;
     }
     ADAMD_ASSERT(false && "a kind of operation");

@@ -18,7 +18,7 @@ target_include_directories(adamd_conformance PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/
 target_link_libraries(adamd_conformance
   PUBLIC adamd::cpu adamd::test_backends PkgConfig::CHECK PRIVATE adamd_warnings adamd_sanitizers)
 
-foreach(suite step ops golden)
+foreach(suite step ops differentiate golden)
   adamd_test(NAME conformance/test_backend_${suite} SOURCES conformance/test_backend_${suite}.c
     USES adamd_conformance)
 endforeach()

@@ -259,6 +259,7 @@ static bool prepare(struct cpu_op *op) {
     case ADAMD_OP_STEP:
     case ADAMD_OP_MEAN:
     case ADAMD_OP_NORM:
+    case ADAMD_OP_DIFFERENTIATE:
         op->pass = pass_create(what, op->backend->kernel);
         op->job.run = run_pass;
         op->job.unit_count = op->pass == NULL ? 0 : pass_units(op->pass);

@@ -79,3 +79,57 @@ struct adamd_norm_part block_norm(const struct kernel *kernel, const struct adam
                                   struct block block) {
     return loops_of(kernel, block)->norm(at(norm->from, block.offset), block.count);
 }
+
+static void load(const struct kernel_loops *loops, const struct adamd_vjp_arrays *arrays,
+                 uint64_t offset, size_t count, struct kernel_chunk *chunk) {
+    loops->widen(chunk->param, at(arrays->param, offset), count);
+    loops->widen(chunk->grad, at(arrays->grad, offset), count);
+    loops->widen(chunk->exp_avg, at(arrays->exp_avg, offset), count);
+    loops->widen(chunk->exp_avg_sq, at(arrays->exp_avg_sq, offset), count);
+    if (arrays->max_exp_avg_sq != NULL) {
+        loops->widen(chunk->max_exp_avg_sq, at(arrays->max_exp_avg_sq, offset), count);
+    }
+}
+
+static void store(const struct kernel_loops *loops, const struct adamd_vjp_arrays *arrays,
+                  uint64_t offset, size_t count, const struct kernel_chunk *chunk) {
+    loops->narrow(at(arrays->param, offset), chunk->param, count);
+    loops->narrow(at(arrays->grad, offset), chunk->grad, count);
+    loops->narrow(at(arrays->exp_avg, offset), chunk->exp_avg, count);
+    loops->narrow(at(arrays->exp_avg_sq, offset), chunk->exp_avg_sq, count);
+    if (arrays->max_exp_avg_sq != NULL) {
+        loops->narrow(at(arrays->max_exp_avg_sq, offset), chunk->max_exp_avg_sq, count);
+    }
+}
+
+struct adamd_vjp_sums block_differentiate(const struct kernel *kernel,
+                                          const struct adamd_differentiate *op,
+                                          struct block block) {
+    _Alignas(64) struct kernel_chunk read;
+    _Alignas(64) struct kernel_chunk bars;
+    _Alignas(64) struct kernel_vjp_lanes lanes = {{{0}}};
+    const struct kernel_loops *loops = loops_of(kernel, block);
+    const struct adamd_vjp_rule *rule = &op->rules[block.run->rule];
+    struct adamd_vjp_arrays from = op->at;
+    struct adamd_vjp_arrays to = op->bars;
+    struct adamd_vjp_sums sums;
+
+    if (!rule->amsgrad) {
+        from.max_exp_avg_sq = NULL;
+        to.max_exp_avg_sq = NULL;
+        memset(read.max_exp_avg_sq, 0, sizeof read.max_exp_avg_sq);
+        memset(bars.max_exp_avg_sq, 0, sizeof bars.max_exp_avg_sq);
+    }
+    for (size_t i = 0; i < block.count; i += KERNEL_CHUNK) {
+        const size_t count = block.count - i < KERNEL_CHUNK ? block.count - i : KERNEL_CHUNK;
+        const uint64_t offset = block.offset + i * adamd_dtype_size(block.run->dtype);
+        load(loops, &from, offset, count, &read);
+        load(loops, &to, offset, count, &bars);
+        kernel->differentiate(rule, &read, &bars, count, &lanes);
+        store(loops, &to, offset, count, &bars);
+    }
+    for (size_t s = 0; s < ADAMD_VJP_SUM_COUNT; s++) {
+        sums.sums[s] = adamd_fold_lanes(lanes.lanes[s]);
+    }
+    return sums;
+}

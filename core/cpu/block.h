@@ -20,4 +20,8 @@ void block_mean(const struct kernel *kernel, const struct adamd_mean *mean, stru
 struct adamd_norm_part block_norm(const struct kernel *kernel, const struct adamd_norm *norm,
                                   struct block block);
 
+/** Adds nothing: these are the block's own sums. */
+struct adamd_vjp_sums block_differentiate(const struct kernel *kernel,
+                                          const struct adamd_differentiate *op, struct block block);
+
 #endif

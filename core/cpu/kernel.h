@@ -7,6 +7,8 @@
 #define ADAMD_CPU_KERNEL_H
 
 #include "adamd/backend.h"
+#include "adamd/differentiate.h"
+#include "adamd/square_sum.h"
 
 /** Up to ADAMD_BLOCK_ELEMENTS reals of one run, of the loops' dtype. Arrays do not overlap. */
 struct kernel_block {
@@ -42,10 +44,29 @@ struct kernel_loops {
     void (*clamp)(void *to, double limit, size_t count);
     /** Of up to ADAMD_BLOCK_ELEMENTS values. */
     struct adamd_norm_part (*norm)(const void *from, size_t count);
+    /** to = from, to and from doubles; rounded once. */
+    void (*widen)(double *to, const void *from, size_t count);
+    void (*narrow)(void *to, const double *from, size_t count);
+};
+
+enum { KERNEL_CHUNK = 256 }; // a multiple of ADAMD_LANES; two of these arrays fit a thread's L1
+
+/** A part of a block, widened. */
+struct kernel_chunk {
+    double param[KERNEL_CHUNK], grad[KERNEL_CHUNK], exp_avg[KERNEL_CHUNK];
+    double exp_avg_sq[KERNEL_CHUNK], max_exp_avg_sq[KERNEL_CHUNK];
+};
+
+/** By sum and lane. */
+struct kernel_vjp_lanes {
+    double lanes[ADAMD_VJP_SUM_COUNT][ADAMD_LANES];
 };
 
 struct kernel {
     const char *variant;
+    /** Differentiates the first `count` elements of a chunk; adds to the lanes. */
+    void (*differentiate)(const struct adamd_vjp_rule *rule, const struct kernel_chunk *at,
+                          struct kernel_chunk *bars, size_t count, struct kernel_vjp_lanes *lanes);
     const struct kernel_loops *loops[ADAMD_REAL_COUNT]; // by dtype
 };
 

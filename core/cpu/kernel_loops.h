@@ -1,7 +1,7 @@
 /*
  * The loops of one dtype, for kernel.c, which includes this text once for each: STORED is the type
  * of an element in memory, REAL the one that is computed with, LOAD and SAVE lead from one to the
- * other, and LOOP names the functions.
+ * other, SAVE_DOUBLE from a double, and LOOP names the functions.
  */
 
 // Sixteen elements side by side. `restrict` counts where it stands on a parameter, as here: without
@@ -263,6 +263,22 @@ static struct adamd_norm_part LOOP(norm)(const void *from_array, size_t count) {
     return part;
 }
 
+static void LOOP(widen)(double *to, const void *from_array, size_t count) {
+    const STORED *from = from_array;
+
+    for (size_t i = 0; i < count; i++) {
+        to[i] = (double)LOAD(from[i]);
+    }
+}
+
+static void LOOP(narrow)(void *to_array, const double *from, size_t count) {
+    STORED *to = to_array;
+
+    for (size_t i = 0; i < count; i++) {
+        to[i] = SAVE_DOUBLE(from[i]);
+    }
+}
+
 static const struct kernel_loops LOOP(loops) = {
     .update = LOOP(update),
     .weigh = LOOP(weigh),
@@ -274,4 +290,6 @@ static const struct kernel_loops LOOP(loops) = {
     .divide = LOOP(divide),
     .clamp = LOOP(clamp),
     .norm = LOOP(norm),
+    .widen = LOOP(widen),
+    .narrow = LOOP(narrow),
 };

@@ -24,9 +24,10 @@ struct pass {
     const struct kernel *kernel;
     const struct adamd_run *runs;
     uint32_t run_count;
-    uint64_t gaps_end;             // where the last gap ends; 0: gaps are passed over
-    double *sums;                  // of a step, by block; gaps' are 0
-    struct adamd_norm_part *parts; // of a norm, by block
+    uint64_t gaps_end;               // where the last gap ends; 0: gaps are passed over
+    double *sums;                    // of a step, by block; gaps' are 0
+    struct adamd_norm_part *parts;   // of a norm, by block
+    struct adamd_vjp_sums *vjp_sums; // of a differentiation, by block
     struct unit *units;
     uint64_t block_count;
     size_t unit_count;
@@ -96,10 +97,13 @@ static void take_runs(struct pass *pass) {
     } else if (op->kind == ADAMD_OP_MEAN) {
         pass->runs = op->mean.runs;
         pass->run_count = op->mean.run_count;
-    } else {
-        ADAMD_ASSERT(op->kind == ADAMD_OP_NORM);
+    } else if (op->kind == ADAMD_OP_NORM) {
         pass->runs = op->norm.runs;
         pass->run_count = op->norm.run_count;
+    } else {
+        ADAMD_ASSERT(op->kind == ADAMD_OP_DIFFERENTIATE);
+        pass->runs = op->differentiate.runs;
+        pass->run_count = op->differentiate.run_count;
     }
 }
 
@@ -119,10 +123,13 @@ struct pass *pass_create(const struct adamd_op *op, const struct kernel *kernel)
     // One more of each: an empty pass needs no memory, and calloc(0) may say NULL.
     const size_t sums = op->kind == ADAMD_OP_STEP ? (size_t)pass->block_count : 0;
     const size_t parts = op->kind == ADAMD_OP_NORM ? (size_t)pass->block_count : 0;
+    const size_t vjp_sums = op->kind == ADAMD_OP_DIFFERENTIATE ? (size_t)pass->block_count : 0;
     pass->sums = calloc(sums + 1, sizeof *pass->sums);
     pass->parts = calloc(parts + 1, sizeof *pass->parts);
+    pass->vjp_sums = calloc(vjp_sums + 1, sizeof *pass->vjp_sums);
     pass->units = calloc(pass->unit_count + 1, sizeof *pass->units);
-    if (pass->sums == NULL || pass->parts == NULL || pass->units == NULL) {
+    if (pass->sums == NULL || pass->parts == NULL || pass->vjp_sums == NULL ||
+        pass->units == NULL) {
         pass_destroy(pass);
         return NULL;
     }
@@ -134,6 +141,7 @@ void pass_destroy(struct pass *pass) {
     if (pass != NULL) {
         free(pass->sums);
         free(pass->parts);
+        free(pass->vjp_sums);
         free(pass->units);
         free(pass);
     }
@@ -165,8 +173,10 @@ static void run_block(const struct pass *pass, const struct piece *piece, uint64
         pass->sums[b] = block_step(pass->kernel, &pass->op->step, block);
     } else if (pass->op->kind == ADAMD_OP_MEAN) {
         block_mean(pass->kernel, &pass->op->mean, block);
-    } else {
+    } else if (pass->op->kind == ADAMD_OP_NORM) {
         pass->parts[b] = block_norm(pass->kernel, &pass->op->norm, block);
+    } else {
+        pass->vjp_sums[b] = block_differentiate(pass->kernel, &pass->op->differentiate, block);
     }
 }
 
@@ -210,10 +220,33 @@ static void finish_norm(const struct pass *pass) {
     }
 }
 
+static void add_sums(struct adamd_vjp_sums *to, const struct adamd_vjp_sums *from) {
+    for (size_t s = 0; s < ADAMD_VJP_SUM_COUNT; s++) {
+        to->sums[s] += from->sums[s];
+    }
+}
+
+// A run's blocks first, so that what a run comes to does not depend on its neighbours.
+static void finish_differentiate(const struct pass *pass) {
+    const struct adamd_differentiate *op = &pass->op->differentiate;
+    const struct adamd_vjp_sums *from = pass->vjp_sums;
+
+    memset(op->ret_sums, 0, op->rule_count * sizeof op->ret_sums[0]);
+    for (uint32_t r = 0; r < pass->run_count; r++) {
+        struct adamd_vjp_sums sums = {{0}};
+        for (uint64_t b = piece_at(pass, 2 * (uint64_t)r + 1).block_count; b > 0; b--, from++) {
+            add_sums(&sums, from);
+        }
+        add_sums(&op->ret_sums[pass->runs[r].rule], &sums);
+    }
+}
+
 void pass_finish(const struct pass *pass) {
     if (pass->op->kind == ADAMD_OP_STEP) {
         finish_step(pass);
     } else if (pass->op->kind == ADAMD_OP_NORM) {
         finish_norm(pass);
+    } else if (pass->op->kind == ADAMD_OP_DIFFERENTIATE) {
+        finish_differentiate(pass);
     }
 }

@@ -10,7 +10,8 @@
 
 struct pass;
 
-/** A pass for a STEP, MEAN or NORM, borrowed until the pass is destroyed. NULL if out of memory. */
+/** A pass for a STEP, MEAN, NORM or DIFFERENTIATE, borrowed until the pass is destroyed. NULL if
+ * out of memory. */
 struct pass *pass_create(const struct adamd_op *op, const struct kernel *kernel);
 void pass_destroy(struct pass *pass);
 

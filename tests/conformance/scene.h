@@ -75,5 +75,7 @@ double value_get(const unsigned char *array, enum adamd_dtype dtype, uint64_t i)
 void value_set(unsigned char *array, enum adamd_dtype dtype, uint64_t i, double value);
 /** `value` rounded to `dtype`. */
 double value_round(enum adamd_dtype dtype, double value);
+/** The same without a float on the way to float16 or bfloat16. */
+double value_round_once(enum adamd_dtype dtype, double value);
 
 #endif

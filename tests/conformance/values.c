@@ -24,7 +24,7 @@ static double in_units(struct format format, double value, int *ret_exponent) {
     return nearbyint(ldexp(value, -*ret_exponent));
 }
 
-double value_round(enum adamd_dtype dtype, double value) {
+double value_round_once(enum adamd_dtype dtype, double value) {
     const struct format format = format_of(dtype);
     int exponent = 0;
 
@@ -37,10 +37,14 @@ double value_round(enum adamd_dtype dtype, double value) {
     if (isnan(value) || isinf(value)) {
         return value;
     }
-    // As whoever rounds a scalar: to float first.
-    const double units = in_units(format, (double)(float)value, &exponent);
+    const double units = in_units(format, value, &exponent);
     const double rounded = ldexp(units, exponent);
     return fabs(rounded) >= ldexp(1.0, format.most + 1) ? copysign(INFINITY, value) : rounded;
+}
+
+double value_round(enum adamd_dtype dtype, double value) {
+    // As whoever rounds a scalar: to float first.
+    return value_round_once(dtype, dtype == ADAMD_FLOAT64 ? value : (double)(float)value);
 }
 
 static uint16_t encode(struct format format, double value) {

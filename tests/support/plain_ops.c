@@ -3,6 +3,7 @@
 #include "plain_ops.h"
 
 #include "adamd/backend_impl.h"
+#include "adamd/differentiate.h"
 #include "adamd/square_sum.h"
 #include "adamd/update.h"
 
@@ -222,6 +223,72 @@ static struct adamd_norm_part norm_of(const struct adamd_buffer *from,
     return part;
 }
 
+// -------------------------------------------------------------------------------- differentiating
+
+static struct adamd_vjp_element get_element(const struct adamd_vjp_arrays *arrays,
+                                            const struct adamd_run *run, bool amsgrad, uint64_t i) {
+    return (struct adamd_vjp_element){
+        .param = get(arrays->param, run->offset, run->dtype, i),
+        .grad = get(arrays->grad, run->offset, run->dtype, i),
+        .exp_avg = get(arrays->exp_avg, run->offset, run->dtype, i),
+        .exp_avg_sq = get(arrays->exp_avg_sq, run->offset, run->dtype, i),
+        .max_exp_avg_sq = amsgrad ? get(arrays->max_exp_avg_sq, run->offset, run->dtype, i) : 0.0,
+    };
+}
+
+// As set(), of what a float does not hold.
+static void set_double(struct adamd_buffer *buffer, const struct adamd_run *run, uint64_t i,
+                       double value) {
+    const bool is_half = run->dtype == ADAMD_FLOAT16 || run->dtype == ADAMD_BFLOAT16;
+
+    set(buffer, run->offset, run->dtype, i, is_half ? (double)adamd_odd_f32_of_f64(value) : value);
+}
+
+static void set_element(const struct adamd_vjp_arrays *arrays, const struct adamd_run *run,
+                        bool amsgrad, uint64_t i, struct adamd_vjp_element element) {
+    set_double(arrays->param, run, i, element.param);
+    set_double(arrays->grad, run, i, element.grad);
+    set_double(arrays->exp_avg, run, i, element.exp_avg);
+    set_double(arrays->exp_avg_sq, run, i, element.exp_avg_sq);
+    if (amsgrad) {
+        set_double(arrays->max_exp_avg_sq, run, i, element.max_exp_avg_sq);
+    }
+}
+
+static void differentiate_block(const struct adamd_differentiate *op, const struct adamd_run *run,
+                                uint64_t begin, struct adamd_vjp_sums *sums) {
+    const struct adamd_vjp_rule *rule = &op->rules[run->rule];
+    double lanes[ADAMD_VJP_SUM_COUNT][ADAMD_LANES] = {{0}};
+
+    for (uint64_t i = begin; i < run->count && i < begin + ADAMD_BLOCK_ELEMENTS; i++) {
+        const struct adamd_vjp_element read = get_element(&op->at, run, rule->amsgrad, i);
+        struct adamd_vjp_element bar = get_element(&op->bars, run, rule->amsgrad, i);
+        struct adamd_vjp_sums terms;
+        adamd_vjp(adamd_vjp_kind_of(rule), rule, &read, &bar, &terms);
+        set_element(&op->bars, run, rule->amsgrad, i, bar);
+        for (size_t s = 0; s < ADAMD_VJP_SUM_COUNT; s++) {
+            lanes[s][(i - begin) % ADAMD_LANES] += terms.sums[s];
+        }
+    }
+    for (size_t s = 0; s < ADAMD_VJP_SUM_COUNT; s++) {
+        sums->sums[s] += adamd_fold_lanes(lanes[s]);
+    }
+}
+
+static void run_differentiate(const struct adamd_differentiate *op) {
+    memset(op->ret_sums, 0, op->rule_count * sizeof op->ret_sums[0]);
+    for (uint32_t r = 0; r < op->run_count; r++) {
+        const struct adamd_run *run = &op->runs[r];
+        struct adamd_vjp_sums sums = {{0}};
+        for (uint64_t begin = 0; begin < run->count; begin += ADAMD_BLOCK_ELEMENTS) {
+            differentiate_block(op, run, begin, &sums);
+        }
+        for (size_t s = 0; s < ADAMD_VJP_SUM_COUNT; s++) {
+            op->ret_sums[run->rule].sums[s] += sums.sums[s];
+        }
+    }
+}
+
 void plain_run(const struct adamd_op *op) {
     switch (op->kind) {
     case ADAMD_OP_STEP:
@@ -253,6 +320,9 @@ void plain_run(const struct adamd_op *op) {
         for (uint32_t r = 0; r < op->norm.run_count; r++) {
             op->norm.ret_parts[r] = norm_of(op->norm.from, &op->norm.runs[r]);
         }
+        return;
+    case ADAMD_OP_DIFFERENTIATE:
+        run_differentiate(&op->differentiate);
         return;
     }
 }

@@ -182,6 +182,30 @@ struct adamd_norm {
     struct adamd_norm_part *ret_parts; // run_count of them
 };
 
+/** The arrays of a step, or their cotangents. */
+struct adamd_vjp_arrays {
+    struct adamd_buffer *param, *grad, *exp_avg, *exp_avg_sq;
+    struct adamd_buffer *max_exp_avg_sq; // NULL if no rule says amsgrad
+};
+
+struct adamd_vjp_rule; // adamd/differentiate.h
+struct adamd_vjp_sums;
+
+/**
+ * Turns cotangents of what a step wrote into those of what it read, as differentiate.h says. A run
+ * must not reach over padding. Sums over the elements of a rule: each run's in the order of
+ * square_sum.h, runs one after another in ascending order, from 0.
+ */
+struct adamd_differentiate {
+    struct adamd_vjp_arrays at;   // what the step read
+    struct adamd_vjp_arrays bars; // read and written; but for `grad`, which is written only
+    const struct adamd_vjp_rule *rules;
+    uint32_t rule_count;
+    const struct adamd_run *runs;
+    uint32_t run_count;              // at least 1
+    struct adamd_vjp_sums *ret_sums; // by rule; before the operation is counted as completed
+};
+
 enum adamd_op_kind {
     ADAMD_OP_STEP,
     ADAMD_OP_COPY,
@@ -192,6 +216,7 @@ enum adamd_op_kind {
     ADAMD_OP_CLAMP,
     ADAMD_OP_MEAN,
     ADAMD_OP_NORM,
+    ADAMD_OP_DIFFERENTIATE,
 };
 
 struct adamd_op {
@@ -206,6 +231,7 @@ struct adamd_op {
         struct adamd_clamp clamp;
         struct adamd_mean mean;
         struct adamd_norm norm;
+        struct adamd_differentiate differentiate;
     };
 };
 

@@ -109,6 +109,31 @@ ADAMD_INLINE uint16_t adamd_f16_of_f32(float x) {
     return (uint16_t)((uint32_t)stored | (bits >> 16 & 0x8000U));
 }
 
+// ------------------------------------------------------------------------------------ from doubles
+
+/**
+ * `x` as a float that rounds further, to fewer digits, as `x` itself would: what it cannot hold is
+ * told by its last bit (rounding to odd), so no tie comes of what was none.
+ */
+ADAMD_INLINE float adamd_odd_f32_of_f64(double x) {
+    const float nearest = (float)x;
+    const double back = (double)nearest;
+    const double excess = x < 0.0 ? x - back : back - x; // of the magnitude
+    const uint32_t bits = adamd_bits_of_f32(nearest);
+    const uint32_t towards_zero = bits - (excess > 0.0 ? 1U : 0U);
+    const uint32_t odd = excess > 0.0 || excess < 0.0 ? 1U : 0U;
+
+    return adamd_f32_of_bits(towards_zero | odd);
+}
+
+ADAMD_INLINE uint16_t adamd_f16_of_f64(double x) {
+    return adamd_f16_of_f32(adamd_odd_f32_of_f64(x));
+}
+
+ADAMD_INLINE uint16_t adamd_bf16_of_f64(double x) {
+    return adamd_bf16_of_f32(adamd_odd_f32_of_f64(x));
+}
+
 // -------------------------------------------------------------------------------------- any dtype
 
 /** `x` rounded to `storage`, one of those that are computed with in float. */
