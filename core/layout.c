@@ -200,11 +200,12 @@ static enum adamd_status sort_keys(struct adamd_layout *layout, uint32_t first,
     return status;
 }
 
-// A state file holds "<key>.exp_avg" and the like beside "<key>". Of a pair the newer is at fault.
+// A state file holds "<key>.exp_avg" and the like beside "<key>", one of cotangents "<key>.grad".
+// Of a pair the newer is at fault.
 static enum adamd_status check_state_names(const struct adamd_layout *layout, uint32_t i,
                                            uint32_t first, struct adamd_fault *fault) {
-    static const char *const suffixes[] = {".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq", ".ema",
-                                           ".step"};
+    static const char *const suffixes[] = {".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq",
+                                           ".ema",     ".step",       ".grad"};
     const char *key = layout->tensors[i].key;
 
     ADAMD_ASSERT(key != NULL);

@@ -133,12 +133,25 @@ size_t model_arena_bytes(const struct adamd_layout *layout) {
     return layout->arena_bytes > 0 ? (size_t)layout->arena_bytes : ADAMD_ALIGN_BYTES;
 }
 
-// What it takes at the least: its arrays, a gradient, a version for readers.
+// The copies that keep a step: parameters, moments, gradient.
+static uint64_t kept_arenas(const struct adamd_model_spec *spec) {
+    uint64_t arenas = 0;
+
+    for (uint32_t i = 0; i < spec->group_count; i++) {
+        const struct adamd_options *options = &spec->groups[i].options;
+        const uint64_t wanted = !options->differentiable ? 0 : options->amsgrad ? 5 : 4;
+        arenas = wanted > arenas ? wanted : arenas;
+    }
+    return arenas;
+}
+
+// What it takes at the least: its arrays, a gradient, a version for readers, the last step where it
+// is kept.
 static uint64_t least_resident(const struct adamd_model_spec *spec,
                                const struct adamd_layout *layout) {
     const uint64_t arenas = any_amsgrad(spec) ? 6 : 5;
 
-    return arenas * model_arena_bytes(layout);
+    return (arenas + kept_arenas(spec)) * model_arena_bytes(layout);
 }
 
 // On success `layout` and `*ret_group_of` are the caller's.
@@ -199,6 +212,8 @@ static void free_model(struct adamd_model *model) {
     }
     capture_finish(model);
     hooks_destroy(model);
+    differentiation_forget(model);
+    kept_finish(model);
     published_finish(model);
     slots_finish(model);
     step_finish(&model->step);
@@ -269,6 +284,9 @@ static enum adamd_status alloc_arenas(struct adamd_model *model,
     for (int array = 0; array <= arrays && status == ADAMD_OK; array++) {
         status = model_alloc(model, ADAMD_DEVICE, true, &model->arrays[array]);
     }
+    for (uint32_t i = 0; i < model->group_count && status == ADAMD_OK; i++) {
+        status = kept_ensure(model, &model->groups[i].options, 1);
+    }
     // The first push must not wait for pages.
     status = status == ADAMD_OK ? slot_take(model, &slot) : status;
     slot_drop(model, slot);
@@ -321,7 +339,8 @@ void model_free_if_done(struct adamd_model *model) {
     bool done = model->jobs_alive == 0 && !model->advancing &&
                 model->capture.state != CAPTURE_HELD &&
                 (model->restore == NULL || model->restore->committed) &&
-                (model->addition == NULL || model->addition->committed);
+                (model->addition == NULL || model->addition->committed) &&
+                (model->differentiation == NULL || !model->differentiation->held);
 
     for (uint32_t i = 0; i < model->published_count; i++) {
         done = done && model->published[i]->refs == 0;

@@ -163,6 +163,9 @@ void model_fail(struct adamd_model *model, enum adamd_status status) {
     waits_end(model, &model->capture.waits, status);
     waits_end(model, &model->restore_waits, status);
     waits_end(model, &model->addition_waits, status);
+    if (model->differentiation != NULL) {
+        waits_end(model, &model->differentiation->waits, status);
+    }
     model->current = NULL;
     if (model->restore != NULL && !model->restore->submitted) {
         restore_forget(model);
@@ -189,6 +192,9 @@ void model_end_all(struct adamd_model *model, enum adamd_status status) {
     waits_end(model, &model->capture.waits, status);
     waits_end(model, &model->restore_waits, status);
     waits_end(model, &model->addition_waits, status);
+    if (model->differentiation != NULL) {
+        waits_end(model, &model->differentiation->waits, status);
+    }
     if (model->restore != NULL && !model->restore->submitted) {
         restore_forget(model);
     }
@@ -288,6 +294,17 @@ static bool tell_capture(struct adamd_model *model) {
     return true;
 }
 
+static bool tell_differentiation(struct adamd_model *model) {
+    struct adamd_differentiation *differentiation = model->differentiation;
+
+    if (differentiation == NULL || differentiation->state != TURNED ||
+        differentiation->waits == NULL) {
+        return false;
+    }
+    tell_wait(differentiation->waits, &differentiation->view);
+    return true;
+}
+
 // One callback, if one is due. One at a time, since each may change what the next one is.
 static bool call_back(struct adamd_model *model) {
     if (model->changed) {
@@ -309,7 +326,8 @@ static bool call_back(struct adamd_model *model) {
         tell_wait(model->ended, NULL);
         return true;
     }
-    return tell_capture(model) || tell_pull(model) || ema_tell(model);
+    return tell_capture(model) || tell_differentiation(model) || tell_pull(model) ||
+           ema_tell(model);
 }
 
 void model_call_back_all(struct adamd_model *model) {
@@ -327,6 +345,7 @@ void model_advance(struct adamd_model *model) {
         model->advance_again = false;
         restore_advance(model);
         capture_advance(model);
+        kept_advance(model);
         if (!growth_advance(model)) {
             published_advance(model);
             policy_advance(model);

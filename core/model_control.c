@@ -167,8 +167,8 @@ static struct job *create_fill(struct adamd_model *model, int first, int end) {
     return job;
 }
 
-enum adamd_status model_ensure_amsgrad(struct adamd_model *model,
-                                       const struct adamd_options *options, uint32_t count) {
+static enum adamd_status ensure_amsgrad(struct adamd_model *model,
+                                        const struct adamd_options *options, uint32_t count) {
     bool wanted = false;
     struct adamd_buffer *buffer = NULL;
     enum adamd_status status;
@@ -193,6 +193,17 @@ enum adamd_status model_ensure_amsgrad(struct adamd_model *model,
     }
     job_submit(model, job); // before any step that reads it
     return ADAMD_OK;
+}
+
+enum adamd_status model_ensure_arrays(struct adamd_model *model,
+                                      const struct adamd_options *options, uint32_t count) {
+    enum adamd_status status = kept_ensure(model, options, count);
+
+    status = status == ADAMD_OK ? ensure_amsgrad(model, options, count) : status;
+    if (status != ADAMD_OK) {
+        kept_advance(model); // what nobody asks for yet goes again
+    }
+    return status;
 }
 
 enum adamd_status adamd_model_initialize(struct adamd_model *model, struct adamd_fault *fault) {

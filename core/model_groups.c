@@ -158,7 +158,7 @@ static enum adamd_status ensure_arrays(struct adamd_model *model,
 
     for (uint32_t i = 0; i < model->group_count && status == ADAMD_OK; i++) {
         if (changes[i].options != NULL) {
-            status = model_ensure_amsgrad(model, changes[i].options, 1);
+            status = model_ensure_arrays(model, changes[i].options, 1);
         }
     }
     return status;
@@ -216,7 +216,7 @@ enum adamd_status adamd_model_set_options(struct adamd_model *model, uint32_t gr
     if (status != ADAMD_OK) {
         return status;
     }
-    status = model_ensure_amsgrad(model, options, 1);
+    status = model_ensure_arrays(model, options, 1);
     if (status != ADAMD_OK) {
         return adamd_fail_plain(fault, status);
     }

@@ -555,6 +555,7 @@ static void take_buffers(struct adamd_model *model, struct growth *growth) {
     model->layout_count++;
     slots_outgrow(model);
     published_outgrow(model);
+    kept_outgrow(model);
     if (growth->accumulated != NULL) {
         job_submit(model, growth->job); // holds the old one
         slot_drop(model, model->accumulated);
@@ -591,11 +592,13 @@ static void grow(struct adamd_model *model) {
     destroy_addition(addition);
 }
 
-// Others may still read the layout of a capture that they hold.
+// Others may still read the layout of a capture that they hold, or of cotangents.
 static bool is_read(const struct adamd_model *model) {
     const struct capture *capture = &model->capture;
 
-    return capture->state != CAPTURE_NONE && (capture->state != CAPTURE_HELD || !capture->detached);
+    return differentiation_reads_layout(model) ||
+           (capture->state != CAPTURE_NONE &&
+            (capture->state != CAPTURE_HELD || !capture->detached));
 }
 
 bool growth_advance(struct adamd_model *model) {

@@ -149,14 +149,15 @@ static void submit_step(struct adamd_model *model) {
     enum adamd_status status = ADAMD_OK;
 
     if (check_args(model)) {
-        status = model_ensure_amsgrad(model, args->options, args->group_count);
+        status = model_ensure_arrays(model, args->options, args->group_count);
         status =
             status == ADAMD_OK ? step_build(model, hooking->accumulated, args->options) : status;
         if (status == ADAMD_OK && hooking->is_mean) {
             step_use_source(&model->step, hooking->gradient);
         }
         hooking->phase = HOOKS_STEP;
-        status = status == ADAMD_OK ? step_submit(model, hooking->accumulated) : status;
+        status =
+            status == ADAMD_OK ? step_submit(model, hooking->accumulated, args->options) : status;
         if (status != ADAMD_OK) {
             fail_hooking(hooking, status, NULL);
         }

@@ -13,6 +13,7 @@
 #define ADAMD_MODEL_IMPL_H
 
 #include "adamd/backend.h"
+#include "adamd/differentiate.h"
 #include "adamd/model.h"
 #include "hooks_impl.h"
 
@@ -248,6 +249,42 @@ struct outgrown {
     struct adamd_buffer *values;
 };
 
+/** What was kept of one step but for its arrays, which are the model's. Shared by its readers. */
+struct kept_step {
+    uint32_t refs;
+    struct adamd_run *runs; // of differentiable groups, a tensor each
+    struct adamd_vjp_rule *rules;
+    struct {
+        uint64_t t;
+        uint32_t group;
+    } * rule_keys;                 // what each rule is of
+    unsigned char *stepped;        // a bit for each tensor
+    struct adamd_options *options; // by group
+    uint32_t run_count, rule_count, group_count;
+};
+
+/** What the last step read. All of it is NULL in a model without a differentiable group. */
+struct kept {
+    struct adamd_buffer *buffers[ADAMD_COTANGENT_COUNT];
+    struct kept_step *last; // of the visible version; NULL: it cannot be differentiated
+    struct kept_step *next; // of the step in flight
+};
+
+enum differentiation_state { TAKING_COTANGENTS, TURNING, TURNED };
+
+struct adamd_differentiation {
+    struct adamd_model *model;
+    enum differentiation_state state;
+    bool held, detached;    // by the caller
+    struct kept_step *step; // the one that is differentiated
+    struct adamd_buffer *buffers[ADAMD_COTANGENT_COUNT];
+    uint64_t *written[ADAMD_COTANGENT_COUNT]; // bytes by tensor
+    struct adamd_vjp_sums *sums;              // by rule
+    struct adamd_option_cotangents *groups;
+    struct adamd_cotangents view;
+    struct adamd_wait *waits; // at most one
+};
+
 struct adamd_model {
     struct adamd_queue *queue;
     struct adamd_backend *backend;
@@ -307,6 +344,9 @@ struct adamd_model {
     struct adamd_addition *addition;
     struct adamd_wait *addition_waits;
     struct outgrown *outgrown;
+
+    struct kept kept;
+    struct adamd_differentiation *differentiation;
 
     struct adamd_step_record **records; // by ordinal % ADAMD_STEPS_KEPT
     uint64_t last_ordinal;
@@ -466,7 +506,8 @@ void steppers_end_all(struct adamd_model *model, struct stepper **list, enum ada
 // takes `record` over, step_submit() sends what step_build() made, then one of the other three ends
 // it.
 void step_begin(struct adamd_model *model, struct adamd_step_record *record);
-enum adamd_status step_submit(struct adamd_model *model, struct slot *accumulated);
+enum adamd_status step_submit(struct adamd_model *model, struct slot *accumulated,
+                              const struct adamd_options *options);
 /** With `gradient` alone in place of all sources. */
 void step_use_source(struct step *step, struct adamd_buffer *gradient);
 void step_end(struct adamd_model *model, enum adamd_status status);
@@ -598,8 +639,41 @@ enum adamd_status ema_submit(struct adamd_model *model, struct action_hook *hook
 void ema_advance(struct adamd_model *model);
 bool ema_tell(struct adamd_model *model);
 
-/** The array that amsgrad needs, with zeros, if any of `options` (by group) asks for it. */
-enum adamd_status model_ensure_amsgrad(struct adamd_model *model,
-                                       const struct adamd_options *options, uint32_t count);
+// -------------------------------------------------------------- model_kept.c, _differentiate.c
+
+bool model_is_differentiable(const struct adamd_model *model);
+
+/** The arrays that keep a step, if any of `options` asks for it: all of them or NO_MEMORY. */
+enum adamd_status kept_ensure(struct adamd_model *model, const struct adamd_options *options,
+                              uint32_t count);
+/** Notes what the step that was built is, if a differentiable group takes part. On failure nothing
+ *  has changed. `options` as for step_start(). */
+enum adamd_status kept_prepare(struct adamd_model *model, const struct adamd_options *options);
+/** How many operations at most keep what `step` will read, and to add them, before it. */
+uint32_t kept_op_count(const struct adamd_model *model);
+void kept_add_ops(const struct adamd_model *model, const struct adamd_step *step, struct job *job);
+/** The step in flight has made a version, or has not. */
+void kept_turn(struct adamd_model *model, bool made);
+/** The last step is of a state that is gone. */
+void kept_forget(struct adamd_model *model);
+/** The layout is another one: the arrays are made anew with the next step. */
+void kept_outgrow(struct adamd_model *model);
+/** Frees the arrays once no group asks for them. */
+void kept_advance(struct adamd_model *model);
+void kept_finish(struct adamd_model *model);
+struct kept_step *kept_step_hold(struct kept_step *step);
+void kept_step_drop(struct kept_step *step);
+
+/** An operation in flight reads what is kept. */
+bool differentiation_runs(const struct adamd_model *model);
+/** Its holder may be reading the layout, on another thread. */
+bool differentiation_reads_layout(const struct adamd_model *model);
+/** Frees one that its caller has ended. */
+void differentiation_forget(struct adamd_model *model);
+
+/** The arrays that `options` ask for: amsgrad's, with zeros, and those that keep a differentiable
+ *  step. NO_MEMORY also over the model's limit. */
+enum adamd_status model_ensure_arrays(struct adamd_model *model,
+                                      const struct adamd_options *options, uint32_t count);
 
 #endif

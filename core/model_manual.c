@@ -246,7 +246,7 @@ static enum adamd_status start_step(struct adamd_model *model, const struct comm
     enum adamd_status status = ADAMD_OK;
 
     if (command->options != NULL) {
-        status = model_ensure_amsgrad(model, command->options, model->group_count);
+        status = model_ensure_arrays(model, command->options, model->group_count);
     }
     if (status != ADAMD_OK) {
         return status;

@@ -586,7 +586,7 @@ static enum adamd_status check_commit(struct adamd_restore *restore, uint64_t ve
     status = check_whole(restore, fault);
     status = status == ADAMD_OK ? check_average(restore, fault) : status;
     if (status == ADAMD_OK && restore->has_options) {
-        status = model_ensure_amsgrad(model, restore->options, model->group_count);
+        status = model_ensure_arrays(model, restore->options, model->group_count);
         status = status == ADAMD_OK ? status : adamd_fail_plain(fault, status);
     }
     return status;
@@ -746,6 +746,7 @@ static void on_restored(struct adamd_model *model, struct job *job, enum adamd_s
         restore->version = model->version;
     }
     model->version = restore->version;
+    kept_forget(model);
     for (uint32_t i = 0; restore->has_options && i < model->group_count; i++) {
         take_group(model, restore, i);
     }

@@ -236,6 +236,7 @@ static void make_visible(struct adamd_model *model) {
 
     advance_steps(model);
     model->version++;
+    kept_turn(model, true);
     record->grad_norm = sqrt(step->square_sum);
     record->update_ns = model_clock_ns() - step->submit_ns;
     decide_list(model, &step->gradients, ADAMD_APPLIED, record->grad_norm);
@@ -252,6 +253,7 @@ void step_end(struct adamd_model *model, enum adamd_status status) {
     if (status == ADAMD_OK) {
         make_visible(model);
     } else {
+        kept_turn(model, false);
         free(step->record);
         gradients_abort(model, &step->gradients, status);
         gradients_abort(model, &step->skipped, status);
@@ -359,24 +361,36 @@ void step_begin(struct adamd_model *model, struct adamd_step_record *record) {
     step->publish = NULL;
 }
 
-// Tensors without elements have their t, but nothing for the backend to do.
-static struct job *create_job(struct adamd_model *model) {
-    return job_create(model, model->step.run_count > 0 ? 1 : 0, on_step_done, NULL);
+// NULL if out of memory. `options` are the step's.
+static struct job *create_job(struct adamd_model *model, const struct adamd_options *options) {
+    struct job *job = NULL;
+
+    if (kept_prepare(model, options) == ADAMD_OK) {
+        job = job_create(model, kept_op_count(model) + 1, on_step_done, NULL);
+    }
+    if (job == NULL) {
+        kept_turn(model, false);
+    }
+    return job;
 }
 
 static void submit_job(struct adamd_model *model, struct job *job, struct slot *accumulated) {
     struct step *step = &model->step;
 
-    if (step->run_count > 0) {
+    job->count = 0;
+    if (step->run_count > 0) { // tensors without elements have their t, and nothing else to do
         step->publish = published_for_step(model, wants_parameters(step));
-        job->ops[0] = make_op(model);
+        const struct adamd_op op = make_op(model);
+        kept_add_ops(model, &op.step, job);
+        job->ops[job->count++] = op;
     }
     job->reads = accumulated;
     job_submit(model, job);
 }
 
-enum adamd_status step_submit(struct adamd_model *model, struct slot *accumulated) {
-    struct job *job = create_job(model);
+enum adamd_status step_submit(struct adamd_model *model, struct slot *accumulated,
+                              const struct adamd_options *options) {
+    struct job *job = create_job(model, options);
 
     if (job == NULL) {
         return ADAMD_NO_MEMORY;
@@ -410,7 +424,7 @@ enum adamd_status step_start(struct adamd_model *model, struct slot *accumulated
     }
     status = step_build(model, accumulated, options);
     if (status == ADAMD_OK) {
-        job = create_job(model);
+        job = create_job(model, options);
         status = job == NULL ? ADAMD_NO_MEMORY : ADAMD_OK;
     }
     if (status != ADAMD_OK) {

@@ -3,7 +3,8 @@ add_library(adamd_modelkit STATIC support/modelkit.c)
 target_link_libraries(adamd_modelkit
   PUBLIC adamd::test_backends adamd::cpu PkgConfig::CHECK PRIVATE adamd_warnings adamd_sanitizers)
 
-foreach(noun model_hooks workers push round manual published state model_events groups growth)
+foreach(noun model_hooks workers push round manual published state model_differentiate model_events groups
+    growth)
   adamd_test(NAME unit/test_${noun} SOURCES unit/test_${noun}.c USES adamd_modelkit)
 endforeach()
 

@@ -233,6 +233,7 @@ static const struct {
     {"w", "w.exp_avg", "tensors[1].key"},
     {"w.exp_avg_sq", "w", "tensors[0].key"},
     {"w", "w.max_exp_avg_sq", "tensors[1].key"},
+    {"w", "w.grad", "tensors[1].key"},
     {"w.step", "w", "tensors[0].key"},
     {"w", "v.exp_avg", NULL},
     {"w", "w.exp", NULL},

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CALLS = 90, ALLOCATIONS = 150 }; // of the scene, at most
+enum { CALLS = 110, ALLOCATIONS = 180 }; // of the scene, at most
 
 static struct kit kit;
 static struct backend_faulty faulty;
@@ -58,7 +58,8 @@ static struct kit_end captured;
 static struct kit_end restored;
 static struct kit_end added_end;
 static struct adamd_added added;
-static struct adamd_wait waits[5];
+static struct kit_end turned;
+static struct adamd_wait waits[6];
 static bool begun[8], stepped[2];
 
 static void settle(void) {
@@ -146,6 +147,28 @@ static void add_group(void) {
                       adamd_model_info(kit.model, kit.now_ms).group_count + 1);
 }
 
+// The last step, if there is one that was kept.
+static void differentiate(void) {
+    struct adamd_differentiation *differentiation = NULL;
+    const float ones[3] = {1, 1, 1};
+    enum adamd_status status =
+        adamd_differentiate_begin(kit.model, UINT64_MAX, &differentiation, NULL);
+
+    // The options may not have been taken, or the push.
+    ck_assert(is_clean(status) || status == ADAMD_BAD_FIELD || status == ADAMD_NOT_FOUND);
+    if (status != ADAMD_OK) {
+        return;
+    }
+    status = adamd_differentiate_write(differentiation, ADAMD_PARAM, 0, ones, sizeof ones, NULL);
+    ck_assert_int_eq(status, ADAMD_OK);
+    status = adamd_differentiate_commit(differentiation, &waits[5], kit_on_ready, &turned, NULL);
+    settle();
+    ck_assert(is_clean(status));
+    ck_assert(is_clean(turned.status));
+    ck_assert_int_eq(turned.count, status == ADAMD_OK ? 1 : 0);
+    adamd_differentiate_end(differentiation);
+}
+
 static void run_scene(void) {
     const struct adamd_policy manual = {.trigger = ADAMD_MANUAL};
     struct adamd_options options = adamd_options_default;
@@ -164,9 +187,11 @@ static void run_scene(void) {
     adamd_model_pull(kit.model, 0, &waits[1], kit_on_ready, &pulls[1]);
     settle();
     options.amsgrad = true;
+    options.differentiable = true;
     ck_assert(is_clean(adamd_model_set_options(kit.model, 0, &options, &version, NULL)));
     push(2, registration.epoch, adamd_model_workers(kit.model)->list[0]->last_sequence + 1, false);
     settle();
+    differentiate();
     release_pull(0);
     release_pull(1);
     if (captured.count == 1 && captured.status == ADAMD_OK) {
@@ -297,6 +322,7 @@ START_TEST(the_scene_reaches_every_call)
     run_with(UINT64_MAX, ADAMD_NO_MEMORY);
     ck_assert_uint_gt(faulty.calls, 25);
     ck_assert_uint_le(faulty.calls, CALLS);
+    ck_assert_int_eq(turned.count, 1);
     ck_assert_int_eq(restored.status, ADAMD_OK);
     ck_assert_int_eq(restored.count, 1);
     ck_assert_ptr_nonnull(steps[1].record);

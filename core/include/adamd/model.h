@@ -93,10 +93,10 @@ ADAMD_MUST_USE enum adamd_status adamd_model_validate(const struct adamd_model_s
 
 /**
  * Ends everything that waits with CANCELLED, then frees the model as soon as its operations in
- * flight have completed, published copies and captures were released and an open restore was
- * abandoned. Nothing else may be done with it any more; pushes that still receive and an open
- * restore answer CANCELLED and are abandoned as usual. Not from inside a callback. NULL is
- * harmless.
+ * flight have completed, published copies and captures were released, an open restore was
+ * abandoned and an open differentiation ended. Nothing else may be done with it any more; pushes
+ * that still receive and an open restore answer CANCELLED and are abandoned as usual. Not from
+ * inside a callback. NULL is harmless.
  */
 void adamd_model_destroy(struct adamd_model *model);
 
@@ -447,6 +447,68 @@ void adamd_restore_abandon(struct adamd_restore *restore);
 void adamd_state_digest(const struct adamd_layout *layout, const struct adamd_capture *capture,
                         uint32_t group_count, uint64_t ret_digest[2]);
 
+// ---------------------------------------------------------------------------------- differentiable
+
+/** What has cotangents: the arrays of enum adamd_array before this, which a step writes, and the
+ *  gradient. */
+enum { ADAMD_GRAD = ADAMD_MAX_EXP_AVG_SQ + 1, ADAMD_COTANGENT_COUNT };
+
+struct adamd_option_cotangents; // adamd/differentiate.h
+
+/** What the last step, differentiated, came to; in host memory. */
+struct adamd_cotangents {
+    // Arenas, by enum adamd_array and ADAMD_GRAD: cotangents of what the step read. NULL: no
+    // differentiable group had amsgrad.
+    const unsigned char *arrays[ADAMD_COTANGENT_COUNT];
+    const struct adamd_option_cotangents *groups; // by group
+    const struct adamd_options *options;          // of the step, by group
+    const unsigned char *stepped;                 // a bit for each tensor: it had a gradient
+    uint32_t group_count;
+    uint64_t generation, version; // that the step made
+};
+
+/** Whether `arrays[array]` means something for a tensor of `group`. Pure. */
+bool adamd_cotangents_have(const struct adamd_cotangents *cotangents, uint32_t array,
+                           uint32_t group, uint32_t tensor);
+
+struct adamd_differentiation; // from begin to end
+
+/**
+ * Differentiates the last step, whose parameters and state the model keeps while any group has
+ * differentiable=True (see differentiate.h). At most one at a time: OPERATION_RUNNING. `version`
+ * is that which the step made, or UINT64_MAX: ETAG_MISMATCH for another. BAD_FIELD if no group is
+ * differentiable; NOT_FOUND before the first step, after a restore or an added group, and where no
+ * differentiable group took part; BUSY over the model's limit of memory.
+ */
+ADAMD_MUST_USE enum adamd_status
+adamd_differentiate_begin(struct adamd_model *model, uint64_t version,
+                          struct adamd_differentiation **ret_differentiation,
+                          struct adamd_fault *fault);
+/** Whether cotangents of this array of this tensor are taken. LAYOUT_MISMATCH. */
+ADAMD_MUST_USE enum adamd_status
+adamd_differentiate_expect(const struct adamd_differentiation *differentiation,
+                           enum adamd_array array, uint32_t tensor, struct adamd_fault *fault);
+/** The next bytes of a cotangent of what the step wrote, from its start. What is not written is
+ *  zeros. LAYOUT_MISMATCH as above, and past the end. */
+ADAMD_MUST_USE enum adamd_status
+adamd_differentiate_write(struct adamd_differentiation *differentiation, enum adamd_array array,
+                          uint32_t tensor, const void *data, size_t size,
+                          struct adamd_fault *fault);
+/**
+ * All was written. ETAG_MISMATCH if another step was begun meanwhile. `what` is a struct
+ * adamd_cotangents, which stays until adamd_differentiate_end(). May call back from inside this
+ * call.
+ */
+ADAMD_MUST_USE enum adamd_status
+adamd_differentiate_commit(struct adamd_differentiation *differentiation, struct adamd_wait *wait,
+                           void (*on_ready)(void *arg, enum adamd_status status, const void *what),
+                           void *arg, struct adamd_fault *fault);
+/** From here on the holder reads the cotangents' arrays alone, and nothing of the model: no layout,
+ *  no group. Before this (or the end) no group is added. */
+void adamd_differentiate_detach(struct adamd_differentiation *differentiation);
+/** Always the last call, whatever the others answered; gives up the wait. */
+void adamd_differentiate_end(struct adamd_differentiation *differentiation);
+
 // --------------------------------------------------------------------------------- changing it
 // live
 
@@ -459,7 +521,8 @@ struct adamd_group_change {
 
 /**
  * Changes groups, all of them or none: `changes` has group_count entries. Checked; they hold from
- * the next step on, which makes `*ret_version`. Turning amsgrad on allocates its array (zeros).
+ * the next step on, which makes `*ret_version`. Turning amsgrad on allocates its array (zeros);
+ * differentiable allocates what keeps the last step, and frees it when the last group turns it off.
  * BAD_FIELD or TOO_LARGE names "param_groups[1].lr", "param_groups[1].extra[0].key".
  */
 ADAMD_MUST_USE enum adamd_status adamd_model_set_groups(struct adamd_model *model,
