@@ -36,6 +36,9 @@ extern const struct call call_optim_step, call_zero_grad;
 // handlers_push.c, handlers_pull.c, handlers_state.c, handlers_restore.c
 extern const struct handler push_handler, pull_handler, state_handler, restore_handler;
 
+// handlers_differentiate.c
+extern const struct handler differentiate_handler;
+
 // handlers_records.c
 extern const struct handler records_handler;
 extern const struct call call_list_steps;

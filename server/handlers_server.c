@@ -183,7 +183,8 @@ static void on_stream_end(struct exchange *exchange) {
 
     (void)adamd_fail(&fault, ADAMD_UNSUPPORTED, NULL,
                      "RPC streams are not served here: push with POST "
-                     "/v1/models/{m}/gradients, pull with GET /v1/models/{m}/parameters");
+                     "/v1/models/{m}/gradients, pull with GET /v1/models/{m}/parameters, "
+                     "differentiate with POST /v1/models/{m}:differentiate");
     exchange_answer_fault(exchange, &fault);
 }
 

@@ -75,6 +75,12 @@ const struct route routes[] = {
      .parameters = PARAMETERS("expected_version")},
     REST("POST", "/v1/models/{m}:zeroGrad", call_zero_grad, CODEC_JSON_MAX,
          PARAMETERS("set_to_none")),
+    {.method = "POST",
+     .pattern = "/v1/models/{m}:differentiate",
+     .handler = &differentiate_handler,
+     .parameters = PARAMETERS("version"),
+     .body_max = SIZE_MAX, // the handlers know what may come
+     .streams = true},
     REST("GET", "/v1/models/{m}/tensors", call_list_tensors, 0,
          PARAMETERS("page_size", "page_token")),
 
@@ -167,6 +173,7 @@ const struct route routes[] = {
     RPC_READ("TrainingService", "ListSteps", call_list_steps),
     STREAM("TrainingService", "PushGradients"),
     STREAM("TrainingService", "PullParameters"),
+    STREAM("TrainingService", "Differentiate"),
 };
 
 const size_t route_count = sizeof routes / sizeof routes[0];

@@ -8,5 +8,6 @@ endforeach()
 adamd_test(NAME unit/test_problem SOURCES unit/test_problem.c USES adamd::codec PkgConfig::CJSON)
 adamd_test(NAME unit/test_convert SOURCES unit/test_convert.c USES adamd::codec adamd::cpu)
 adamd_test(NAME unit/test_tensors SOURCES unit/test_tensors.c USES adamd::codec)
+adamd_test(NAME unit/test_cotangents SOURCES unit/test_cotangents.c USES adamd::codec)
 
 add_subdirectory(fuzz)

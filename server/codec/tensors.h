@@ -76,6 +76,16 @@ codec_state_file(const struct adamd_layout *layout, const struct adamd_capture *
                  const struct adamd_group_spec *groups, uint32_t group_count,
                  const uint64_t digest[2], struct codec_file *ret_file, struct adamd_fault *fault);
 
+/**
+ * Cotangents of what a step read, and in the metadata those of its options. `groups` says who
+ * belongs where. NO_MEMORY, TOO_LARGE.
+ */
+ADAMD_MUST_USE enum adamd_status codec_cotangents_file(const struct adamd_layout *layout,
+                                                       const struct adamd_cotangents *cotangents,
+                                                       const struct adamd_group_spec *groups,
+                                                       struct codec_file *ret_file,
+                                                       struct adamd_fault *fault);
+
 // --------------------------------------------------------------------------------------- in
 
 /** Where the bytes of one entry of a file go. */
@@ -136,6 +146,16 @@ ADAMD_MUST_USE enum adamd_status codec_map_gradients(const struct adamd_layout *
                                                      struct codec_arena *arena,
                                                      struct codec_gradients *ret_gradients,
                                                      struct adamd_fault *fault);
+
+/**
+ * The entries of a file of cotangents: any arrays of any parameters. `*ret_targets` lives in the
+ * arena. LAYOUT_MISMATCH as above.
+ */
+ADAMD_MUST_USE enum adamd_status codec_map_cotangents(const struct adamd_layout *layout,
+                                                      const struct adamd_safetensors *header,
+                                                      struct codec_arena *arena,
+                                                      struct codec_target **ret_targets,
+                                                      struct adamd_fault *fault);
 
 /** What a state file says. Arrays live in the arena. */
 struct codec_state {

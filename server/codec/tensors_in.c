@@ -247,6 +247,31 @@ static bool find_target(const struct adamd_layout *layout, const char *name,
     return false;
 }
 
+enum adamd_status codec_map_cotangents(const struct adamd_layout *layout,
+                                       const struct adamd_safetensors *header,
+                                       struct codec_arena *arena, struct codec_target **ret_targets,
+                                       struct adamd_fault *fault) {
+    struct differences differences = {.fault = fault};
+    struct codec_target *targets = codec_arena_array(arena, header->entry_count, sizeof *targets);
+
+    if (targets == NULL) {
+        return adamd_fail_plain(fault, ADAMD_NO_MEMORY);
+    }
+    for (size_t i = 0; i < header->entry_count; i++) {
+        const struct adamd_safetensors_entry *entry = &header->entries[i];
+        if (!find_target(layout, entry->name, &targets[i])) {
+            note_difference(&differences, entry->name, "is none of the model's");
+        } else if (targets[i].array >= ADAMD_GRAD) {
+            note_difference(&differences, entry->name,
+                            "has no cotangent: a step writes no such array");
+        } else {
+            (void)check_array(&differences, &layout->tensors[targets[i].tensor], entry);
+        }
+    }
+    *ret_targets = targets;
+    return conclude(&differences);
+}
+
 static void read_entry(struct state_reader *reader, const struct adamd_safetensors_entry *entry,
                        struct codec_target *target) {
     if (!find_target(reader->layout, entry->name, target)) {

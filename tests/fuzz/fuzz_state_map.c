@@ -1,4 +1,5 @@
-// Reaches codec_map_state, codec_map_gradients, codec_groups_parse, codec_groups_print. The input
+// Reaches codec_map_state, codec_map_gradients, codec_map_cotangents, codec_groups_parse,
+// codec_groups_print. The input
 // is a safetensors header, without its length, against a model of four tensors in two groups.
 // Oracle: an accepted state names every array of every tensor at most once, each with the tensor's
 // length; its options pass PyTorch's checks and print to what parses as the same.
@@ -102,12 +103,23 @@ static void check_gradients(const struct adamd_layout *layout,
     ADAMD_ASSERT(bytes == gradients->byte_size);
 }
 
+static void check_cotangents(const struct adamd_layout *layout,
+                             const struct adamd_safetensors *header,
+                             const struct codec_target *targets) {
+    for (size_t i = 0; i < header->entry_count; i++) {
+        ADAMD_ASSERT(targets[i].array < ADAMD_GRAD && targets[i].tensor < 4);
+        ADAMD_ASSERT(header->entries[i].end - header->entries[i].begin ==
+                     layout->tensors[targets[i].tensor].count * 4);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct adamd_layout layout = {0};
     struct adamd_safetensors header = {0};
     struct codec_arena arena = {0};
     struct codec_state state = {0};
     struct codec_gradients gradients = {0};
+    struct codec_target *targets = NULL;
     struct adamd_fault fault = {0};
 
     ADAMD_ASSERT(adamd_layout_init(&layout, specs, 4, NULL) == ADAMD_OK);
@@ -122,6 +134,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         status = codec_map_gradients(&layout, &header, &arena, &gradients, &fault);
         if (status == ADAMD_OK) {
             check_gradients(&layout, &header, &gradients);
+        }
+        if (codec_map_cotangents(&layout, &header, &arena, &targets, &fault) == ADAMD_OK) {
+            check_cotangents(&layout, &header, targets);
         }
     }
     adamd_safetensors_finish(&header);
