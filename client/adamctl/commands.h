@@ -33,6 +33,7 @@ int run_push(const struct ctl *ctl);
 int run_pull(const struct ctl *ctl);
 int run_state_save(const struct ctl *ctl);
 int run_state_load(const struct ctl *ctl);
+int run_differentiate(const struct ctl *ctl);
 
 int run_step(const struct ctl *ctl);
 int run_zero_grad(const struct ctl *ctl);

@@ -125,8 +125,19 @@ static struct adamd_error *receive_file(void *arg, const struct http_head *head,
 }
 
 static int download_to(const struct ctl *ctl, const char *target, struct sink *sink) {
+    const struct file *sent = sink->download->sent;
+    const struct iovec body = {.iov_base = sent != NULL ? sent->bytes : NULL,
+                               .iov_len = sent != NULL ? sent->size : 0};
     const struct call call = {
-        .method = "GET", .target = target, .receive = receive_file, .arg = sink};
+        .method = sent != NULL ? "POST" : "GET",
+        .target = target,
+        .headers = sent != NULL ? "Content-Type: application/x-safetensors\r\n" : NULL,
+        .body = &body,
+        .body_count = sent != NULL ? 1 : 0,
+        .has_body = sent != NULL,
+        .receive = receive_file,
+        .arg = sink,
+    };
     struct adamd_error *error = NULL;
 
     sink->bytes = must(malloc(READ_BYTES));

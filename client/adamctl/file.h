@@ -21,7 +21,8 @@ int file_header(const struct ctl *ctl, const char *path, const struct file *file
 
 /** The answer's body: into a new file that gets its name when it is whole, or to stdout. */
 struct download {
-    const char *path; // NULL: stdout
+    const char *path;        // NULL: stdout
+    const struct file *sent; // what is asked about, a safetensors file; NULL: nothing, a GET
     struct http_head head;
     uint64_t bytes;
 };

@@ -54,6 +54,8 @@ static const struct command commands[] = {
      run_state_save, true},
     {"state load", "FILE [MODEL]", "force", "the same way back, or parameters only", run_state_load,
      false},
+    {"differentiate", "FILE [MODEL] [-o FILE]", "expected-version",
+     "the last step's vector-Jacobian product: cotangents in and out", run_differentiate, true},
     {"step", "[MODEL]", "expected-version " OPTION_FLAGS, "optimizer.step(), for policy manual",
      run_step, false},
     {"zero-grad", "[MODEL]", "set-to-none", "optimizer.zero_grad(), for policy manual",

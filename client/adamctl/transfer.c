@@ -1,4 +1,4 @@
-// push, pull, state save, state load: what moves tensors.
+// push, pull, state save, state load, differentiate: what moves tensors.
 
 #include "commands.h"
 #include "file.h"
@@ -289,6 +289,40 @@ int run_state_load(const struct ctl *ctl) {
     }
     if (code == EXIT_OK) {
         code = send_state(ctl, model, &file);
+    }
+    file_close(&file);
+    return code;
+}
+
+int run_differentiate(const struct ctl *ctl) {
+    const char *version = ctl_flag(ctl, "expected-version");
+    char model[64], target[TARGET_MAX] = "";
+    struct file file = {.size = 0};
+    struct download download = {.path = ctl_flag(ctl, "output"), .sent = &file};
+    cJSON *header = NULL;
+    int code = EXIT_OK;
+
+    if (ctl->word_count < 1 || ctl->word_count > 2) {
+        return fail_usage(ctl, "expected: adamctl differentiate FILE [MODEL] -o FILE");
+    }
+    code = ctl_model(ctl, 1, model);
+    if (code == EXIT_OK) {
+        code = file_open(ctl, ctl->words[0], &file);
+    }
+    if (code == EXIT_OK) {
+        code = file_header(ctl, ctl->words[0], &file, &header);
+        cJSON_Delete(header);
+    }
+    append_format(target, sizeof target, "/v1/models/%s:differentiate", model);
+    if (version != NULL) {
+        append_format(target, sizeof target, "?version=");
+        append_encoded(target, sizeof target, version);
+    }
+    if (code == EXIT_OK) {
+        code = file_download(ctl, target, &download);
+    }
+    if (code == EXIT_OK) {
+        say_received(ctl, "cotangents", model, &download);
     }
     file_close(&file);
     return code;

@@ -227,6 +227,20 @@ class Adamctl(unittest.TestCase):
         self.assertEqual(sorted(t["key"] for t in copy["tensors"]), ["b", "w"])
         self.assertEqual(path.read_bytes(), before)
 
+    def test_the_last_step_is_differentiated(self):
+        self.create("--differentiable")
+        cotangents, out = self.file("bars", {"b": ([], [1])}), self.directory.name + "/out"
+        self.error("differentiate", cotangents, code=NOT_FOUND)
+        self.out("push", self.gradient)
+        self.run_ctl("differentiate", cotangents, "-o", out, "--expected-version", "1")
+        read, _ = tensors.read_safetensors(pathlib.Path(out).read_bytes())
+        self.assertEqual((list(read["b"][1]), set(read) >= {"w.grad", "b.exp_avg"}), ([1], True))
+        self.assertEqual(self.run_ctl("differentiate", cotangents).stdout,
+                         pathlib.Path(out).read_bytes())
+        self.error("differentiate", cotangents, "--expected-version", "7", code=CONFLICT)
+        self.error("differentiate", code=USAGE)
+        self.error("differentiate", self.file("strange", {"x": ([1], [1])}), code=FAILED)
+
     def test_pause_and_delete(self):
         self.create()
         self.assertIn("paused", self.out("model", "pause"))
