@@ -38,6 +38,7 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #define UPDATE adamd_update_f32
 #define FMA fmaf
 #define ADD_SQUARE add_exact_square
+#define ROW 16
 
 #define LOOP(stem) stem##_f32
 #define STORAGE ADAMD_FLOAT32
@@ -52,6 +53,10 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #undef LOAD
 #undef SAVE
 #undef SAVE_DOUBLE
+#undef ROW
+
+// A vector of what is stored, so that gcc makes one of the row.
+#define ROW 32
 
 #define LOOP(stem) stem##_f16
 #define STORAGE ADAMD_FLOAT16
@@ -89,6 +94,7 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #undef UPDATE
 #undef FMA
 #undef ADD_SQUARE
+#undef ROW
 
 #define REAL double
 #define REAL_MAX DBL_MAX
@@ -98,6 +104,7 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #define UPDATE adamd_update_f64
 #define FMA fma
 #define ADD_SQUARE add_rounded_square
+#define ROW 16
 #define LOOP(stem) stem##_f64
 #define STORAGE ADAMD_FLOAT64
 #define STORED double

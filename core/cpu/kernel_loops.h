@@ -4,12 +4,12 @@
  * other, SAVE_DOUBLE from a double, and LOOP names the functions.
  */
 
-// Sixteen elements side by side. `restrict` counts where it stands on a parameter, as here: without
+// ROW elements side by side. `restrict` counts where it stands on a parameter, as here: without
 // it gcc compares addresses in each row.
 ADAMD_INLINE void LOOP(update_row)(RULE rule, struct adamd_kind kind, const STORED *restrict g,
                                    STORED *restrict p, STORED *restrict m, STORED *restrict v,
                                    STORED *restrict x) {
-    for (size_t l = 0; l < ADAMD_LANES; l++) {
+    for (size_t l = 0; l < ROW; l++) {
         REAL param = LOAD(p[l]);
         REAL exp_avg = LOAD(m[l]);
         REAL exp_avg_sq = LOAD(v[l]);
@@ -25,7 +25,7 @@ ADAMD_INLINE void LOOP(update_row)(RULE rule, struct adamd_kind kind, const STOR
 }
 
 ADAMD_INLINE void LOOP(copy_row)(const STORED *restrict from, STORED *restrict to) {
-    for (size_t l = 0; l < ADAMD_LANES; l++) {
+    for (size_t l = 0; l < ROW; l++) {
         to[l] = from[l];
     }
 }
@@ -36,8 +36,8 @@ ADAMD_INLINE void LOOP(add_squares_of_row)(const STORED *restrict g, double *res
     }
 }
 
-// The one loop: rows, then what is left. But for `maximize`, `kind` is a constant wherever it is
-// inlined, so that rows have no branches.
+// The one loop: rows, then what is left. `kind` is a constant wherever it is inlined, so that rows
+// have no branches.
 ADAMD_INLINE double LOOP(update_loop)(const struct adamd_rule *rule_of_step, struct adamd_kind kind,
                                       const struct kernel_block *block) {
     const RULE rule = RULE_OF(rule_of_step, kind.storage);
@@ -51,7 +51,7 @@ ADAMD_INLINE double LOOP(update_loop)(const struct adamd_rule *rule_of_step, str
     double lanes[ADAMD_LANES] = {0};
     size_t i = 0;
 
-    for (; i + ADAMD_LANES <= count; i += ADAMD_LANES) {
+    for (; i + ROW <= count; i += ROW) {
         const size_t ahead = i + AHEAD_BYTES / sizeof(STORED);
         __builtin_prefetch(g + ahead, 0);
         __builtin_prefetch(p + ahead, 1);
@@ -60,13 +60,16 @@ ADAMD_INLINE double LOOP(update_loop)(const struct adamd_rule *rule_of_step, str
         if (kind.amsgrad) {
             __builtin_prefetch(x + ahead, 1);
         }
-        LOOP(add_squares_of_row)(g + i, lanes);
+        for (size_t part = 0; part < ROW; part += ADAMD_LANES) {
+            LOOP(add_squares_of_row)(g + i + part, lanes);
+        }
         LOOP(update_row)(rule, kind, g + i, p + i, m + i, v + i, kind.amsgrad ? x + i : NULL);
         if (publish != NULL) {
             LOOP(copy_row)(p + i, publish + i);
         }
     }
-    for (size_t l = 0; i < count; i++, l++) {
+    for (; i < count; i++) {
+        const size_t l = i % ADAMD_LANES;
         REAL param = LOAD(p[i]);
         REAL exp_avg = LOAD(m[i]);
         REAL exp_avg_sq = LOAD(v[i]);

@@ -19,7 +19,7 @@
 struct adamd_kind {
     enum adamd_decay decay;
     enum adamd_dtype storage;
-    bool amsgrad, maximize;
+    bool amsgrad;
     bool lerp_small;   // |1 - beta1| < 0.5
     bool rounds_each;  // to storage, after each operation
     bool divides;      // the denominator, at last

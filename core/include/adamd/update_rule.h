@@ -8,6 +8,8 @@ struct ADAMD_TYPED(adamd_rule) {
     ADAMD_REAL lerp_weight, lerp_rest; // rest: 1 - weight, for the second branch
     ADAMD_REAL beta2, one_minus_beta2, root_correction, minus_step_size, eps, weight_decay, keep;
     ADAMD_REAL divisor; // of the denominator, where kind.divides
+    ADAMD_REAL sign;    // of the gradient: -1 to maximize. A product, since a choice keeps gcc from
+                        // making vectors of narrow types
 };
 
 ADAMD_INLINE ADAMD_REAL ADAMD_TYPED(adamd_lerp_weight)(const struct adamd_rule *rule,
@@ -35,6 +37,7 @@ ADAMD_INLINE struct ADAMD_TYPED(adamd_rule)
     f.weight_decay = ADAMD_ROUND(storage, add_scalars, (ADAMD_REAL)rule->weight_decay);
     f.keep = ADAMD_ROUND(storage, mul_scalars, (ADAMD_REAL)rule->keep);
     f.divisor = (ADAMD_REAL)rule->divisor;
+    f.sign = rule->maximize ? -1 : 1;
     return f;
 }
 
@@ -52,7 +55,6 @@ ADAMD_INLINE struct adamd_kind ADAMD_TYPED(adamd_kind_of)(const struct adamd_rul
     kind.decay = rule->decay;
     kind.storage = storage;
     kind.amsgrad = rule->amsgrad;
-    kind.maximize = rule->maximize;
     kind.lerp_small = weight < (ADAMD_REAL)0.5; // it is not negative
     kind.rounds_each = rule->rounding != ADAMD_ROUNDING_FUSED &&
                        (storage == ADAMD_FLOAT16 || storage == ADAMD_BFLOAT16);
@@ -68,7 +70,7 @@ ADAMD_INLINE void ADAMD_TYPED(adamd_update)(struct adamd_kind kind,
                                             ADAMD_REAL *param, ADAMD_REAL *exp_avg,
                                             ADAMD_REAL *exp_avg_sq, ADAMD_REAL *max_exp_avg_sq) {
     ADAMD_REAL theta = *param;
-    ADAMD_REAL g = kind.maximize ? -grad : grad;
+    ADAMD_REAL g = rule.sign * grad;
 
     if (kind.decay == ADAMD_DECAY_L2) {
         g = ADAMD_TYPED(adamd_result)(kind, ADAMD_FMA(rule.weight_decay, theta, g));
