@@ -39,6 +39,7 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #define FMA fmaf
 #define ADD_SQUARE add_exact_square
 #define ROW 16
+#define ROUNDS false
 
 #define LOOP(stem) stem##_f32
 #define STORAGE ADAMD_FLOAT32
@@ -54,9 +55,11 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #undef SAVE
 #undef SAVE_DOUBLE
 #undef ROW
+#undef ROUNDS
 
 // A vector of what is stored, so that gcc makes one of the row.
 #define ROW 32
+#define ROUNDS true
 
 #define LOOP(stem) stem##_f16
 #define STORAGE ADAMD_FLOAT16
@@ -95,6 +98,7 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #undef FMA
 #undef ADD_SQUARE
 #undef ROW
+#undef ROUNDS
 
 #define REAL double
 #define REAL_MAX DBL_MAX
@@ -105,6 +109,7 @@ ADAMD_INLINE double add_rounded_square(double sum, double value) {
 #define FMA fma
 #define ADD_SQUARE add_rounded_square
 #define ROW 16
+#define ROUNDS false
 #define LOOP(stem) stem##_f64
 #define STORAGE ADAMD_FLOAT64
 #define STORED double

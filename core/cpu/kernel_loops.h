@@ -1,7 +1,8 @@
 /*
  * The loops of one dtype, for kernel.c, which includes this text once for each: STORED is the type
  * of an element in memory, REAL the one that is computed with, LOAD and SAVE lead from one to the
- * other, SAVE_DOUBLE from a double, and LOOP names the functions.
+ * other, SAVE_DOUBLE from a double, ROW is how many are computed side by side, ROUNDS whether
+ * STORED is narrower than REAL, and LOOP names the functions.
  */
 
 // ROW elements side by side. `restrict` counts where it stands on a parameter, as here: without
@@ -92,7 +93,7 @@ ADAMD_INLINE double LOOP(update_loop)(const struct adamd_rule *rule_of_step, str
 // From here to update(): each function makes one member of `kind` a constant.
 ADAMD_INLINE double LOOP(fix_rounds_each)(const struct adamd_rule *rule, struct adamd_kind kind,
                                           const struct kernel_block *block) {
-    if (kind.rounds_each) {
+    if (ROUNDS && kind.rounds_each) {
         kind.rounds_each = true;
         return LOOP(update_loop)(rule, kind, block);
     }

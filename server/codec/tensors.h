@@ -17,7 +17,7 @@
 struct codec_file {
     unsigned char *head; // malloc'ed: what stands before the tensors
     size_t head_size;
-    uint64_t *steps; // little-endian; what `<key>.step` of a state file points to
+    uint64_t *steps;                // little-endian; what `<key>.step` of a state file points to
     struct adamd_pt_writer *writer; // whose memory a file of torch.save points to
     struct iovec *vector;
     size_t vector_count;
@@ -162,7 +162,7 @@ struct codec_state {
     struct codec_target *targets; // by entry
     bool parameters_only;
     struct adamd_group_spec *groups; // with options and keys of the file; NULL: the model's stay
-    const char *hooks;             // the built-in hooks; "": none; NULL: the model's stay
+    const char *hooks;               // the built-in hooks; "": none; NULL: the model's stay
     bool has_version, has_digest;
     uint64_t version;
     uint64_t digest[2];
