@@ -40,7 +40,7 @@ struct server {
     struct adamd_queue *queue;
     struct adamd_hook_registry *hooks; // of all models
     void *plugins[CONFIG_PLUGINS_MAX]; // dlopen()ed, as config has them
-    struct served_model *models; // in order of creation
+    struct served_model *models;       // in order of creation
     uint32_t model_count;
     uint64_t start_time_ns;
     bool draining;

@@ -39,8 +39,8 @@ struct kit_plan {
     struct adamd_policy policy;
     uint32_t slots_max, published_max;
     struct adamd_hook_registry *hook_registry; // may be NULL; borrowed
-    struct backend_faulty *faulty; // may be NULL; armed by the test
-    const char *variant;           // a CPU backend instead of the deferred one; may be NULL
+    struct backend_faulty *faulty;             // may be NULL; armed by the test
+    const char *variant; // a CPU backend instead of the deferred one; may be NULL
     unsigned threads;
 };
 
