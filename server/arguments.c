@@ -41,6 +41,12 @@ bool parse_u64(const char *text, uint64_t *ret_value) {
     return true;
 }
 
+bool parse_ordinal(const char *text, uint64_t *ret_value) {
+    const bool padded = text[0] == '0' && text[1] != '\0';
+
+    return !padded && parse_u64(text, ret_value);
+}
+
 bool parse_double(const char *text, double *ret_value) {
     char *end = NULL;
 

@@ -17,6 +17,8 @@ struct shown show(const char *text);
 
 /** Decimal digits only, at least one. */
 bool parse_u64(const char *text, uint64_t *ret_value);
+/** The same in a resource's name: without leading zeros, so that it has one name only. */
+bool parse_ordinal(const char *text, uint64_t *ret_value);
 /** A finite or non-finite number, whole text. */
 bool parse_double(const char *text, double *ret_value);
 /** "true", "false", "1", "0" or, as curl users write a flag, nothing. */

@@ -84,7 +84,7 @@ struct served_model *find_group_named(struct server *server, const char *name, c
         return NULL;
     }
     const uint32_t count = adamd_model_info(served->model, 0).group_count;
-    if (!parse_u64(index, &group)) {
+    if (!parse_ordinal(index, &group)) {
         (void)adamd_fail(fault, ADAMD_BAD_FIELD, field, "a group's name is its index, not \"%s\"",
                          show(index).text);
         return NULL;
@@ -99,12 +99,18 @@ struct served_model *find_group_named(struct server *server, const char *name, c
 }
 
 struct served_model *find_hook_named(struct server *server, const char *name, const char *field,
-                                     const char **ret_hook, struct adamd_fault *fault) {
-    struct served_model *served = find_inner(server, name, "/hooks/", ret_hook, fault);
+                                     uint64_t *ret_hook, struct adamd_fault *fault) {
+    const char *hook = NULL;
+    struct served_model *served = find_inner(server, name, "/hooks/", &hook, fault);
 
-    if (*ret_hook == NULL) {
+    if (hook == NULL) {
         (void)adamd_fail(fault, ADAMD_BAD_FIELD, field,
                          "%s must be \"models/{model}/hooks/{hook}\"", field);
+    }
+    if (served != NULL && !parse_ordinal(hook, ret_hook)) {
+        (void)adamd_fail(fault, ADAMD_BAD_FIELD, field, "a hook's name is a number, not \"%s\"",
+                         show(hook).text);
+        return NULL;
     }
     return served;
 }

@@ -65,7 +65,7 @@ struct served_model *find_group_named(struct server *server, const char *name, c
                                       uint32_t *ret_group, struct adamd_fault *fault);
 /** As above for "models/{model}/hooks/{hook}"; the hook need not exist. */
 struct served_model *find_hook_named(struct server *server, const char *name, const char *field,
-                                     const char **ret_hook, struct adamd_fault *fault);
+                                     uint64_t *ret_hook, struct adamd_fault *fault);
 
 /** The model of the path's first segment. NULL: `fault` says why. */
 struct served_model *find_model_of_path(struct exchange *exchange, struct adamd_fault *fault);

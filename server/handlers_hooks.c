@@ -1,18 +1,10 @@
 // Calls on the hooks of a model: added, looked at, removed.
 #include "handlers.h"
 
-#include "arguments.h"
 #include "codec/convert.h"
 #include "models.h"
 
 #include <inttypes.h>
-
-// The id behind "models/{model}/hooks/"; 0 for a name that no hook ever had.
-static uint64_t id_of(const char *text) {
-    uint64_t id = 0;
-
-    return parse_u64(text, &id) ? id : 0;
-}
 
 static void answer_hook(struct call_frame *frame, const struct served_model *served, uint64_t id) {
     struct adamd_action_view view;
@@ -58,7 +50,7 @@ const struct call call_create_hook = {
 
 static void run_get(struct call_frame *frame) {
     const Adamd__V1__GetHookRequest *request = (Adamd__V1__GetHookRequest *)frame->request;
-    const char *id = NULL;
+    uint64_t id = 0;
     const struct served_model *served = find_hook_named(exchange_server(frame->exchange),
                                                         request->name, "name", &id, &frame->fault);
 
@@ -66,7 +58,7 @@ static void run_get(struct call_frame *frame) {
         call_fail(frame);
         return;
     }
-    answer_hook(frame, served, id_of(id));
+    answer_hook(frame, served, id);
 }
 
 const struct call call_get_hook = {
@@ -107,7 +99,7 @@ const struct call call_list_hooks = {
 static void run_delete(struct call_frame *frame) {
     const Adamd__V1__DeleteHookRequest *request = (Adamd__V1__DeleteHookRequest *)frame->request;
     Adamd__V1__DeleteHookResponse answer = ADAMD__V1__DELETE_HOOK_RESPONSE__INIT;
-    const char *id = NULL;
+    uint64_t id = 0;
     struct served_model *served = find_hook_named(exchange_server(frame->exchange), request->name,
                                                   "name", &id, &frame->fault);
 
@@ -115,7 +107,7 @@ static void run_delete(struct call_frame *frame) {
         call_fail(frame);
         return;
     }
-    answer.removed = adamd_model_remove_hook(served->model, id_of(id)) ? 1 : 0;
+    answer.removed = adamd_model_remove_hook(served->model, id) ? 1 : 0;
     if (answer.removed != 0) {
         served_touch(served);
         server_rearm(served->server);

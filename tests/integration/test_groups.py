@@ -55,7 +55,8 @@ class Resource(Groups):
         self.assertEqual(self.daemon.get(model.path + "/groups/1").expect(200).json(), second)
         self.assertEqual(model.get()["paramGroups"], [first, second])
         for index, status, reason in (("2", 404, "NOT_FOUND"), ("x", 400, "BAD_FIELD"),
-                                      ("-1", 400, "BAD_FIELD"), ("99999999999", 404, "NOT_FOUND")):
+                                      ("-1", 400, "BAD_FIELD"), ("00", 400, "BAD_FIELD"),
+                                      ("99999999999", 404, "NOT_FOUND")):
             self.daemon.get(f"{model.path}/groups/{index}").expect(status, reason)
         rpc = self.daemon.post("/adamd.v1.ModelService/GetParamGroup", {"name": second["name"]},
                                headers={"Content-Type": "application/json"}).expect(200).json()

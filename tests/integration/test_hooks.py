@@ -68,6 +68,10 @@ class Hooks(DaemonTest):
         again = self.daemon.request("DELETE", path).expect(200).json()
         self.assertFalse(again.get("removed", False))  # as remove() of a handle
         self.daemon.get(path).expect(404, "NOT_FOUND")
+        for typo in ("abc", "-1", "01", "99999999999999999999"):
+            for method in ("GET", "DELETE"):
+                reply = self.daemon.request(method, f"{model.path}/hooks/{typo}")
+                self.assertEqual(reply.expect(400, "BAD_FIELD").fields, ["name"])
         self.assertEqual([h["name"] for h in self.hooks(model)], [other["name"]])
 
     def test_the_same_over_rpc(self):
@@ -109,7 +113,7 @@ class Hooks(DaemonTest):
             self.assertEqual(reply.fields, [field], (body, reply))
         self.assertEqual(self.hooks(model), [])
         self.daemon.post("/v1/models/none/hooks", {"action": "ema"}).expect(404, "NOT_FOUND")
-        self.daemon.get(model.path + "/hooks/x").expect(404, "NOT_FOUND")
+        self.daemon.get(model.path + "/hooks/9999").expect(404, "NOT_FOUND")
         self.add(model, "ema").expect(200)
         self.add(model, "ema").expect(409, "EXISTS")
 
