@@ -219,8 +219,7 @@ enum adamd_hook_answer action_run(void *arg, struct adamd_hook_call *call) {
     }
 }
 
-// ----------------------------------------------------------------------------------- its whole
-// life
+// ---------------------------------------------------------------------------------- its whole life
 
 struct action_hook *action_of(const struct hook_entry *entry) {
     return entry->hook.run == action_run ? entry->hook.arg : NULL;

@@ -112,8 +112,7 @@ enum adamd_status adamd_group_keys_check(const struct adamd_group_keys_spec *spe
     return status == ADAMD_OK ? check_names(spec, fault) : status;
 }
 
-// ------------------------------------------------------------------------------------- in one
-// piece
+// ------------------------------------------------------------------------------------ in one piece
 
 // The struct, the lists of pointers, the texts.
 struct piece {

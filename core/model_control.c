@@ -148,8 +148,7 @@ enum adamd_status adamd_model_deregister(struct adamd_model *model, const char *
     return ADAMD_OK;
 }
 
-// --------------------------------------------------------------------------- options, policy,
-// state
+// -------------------------------------------------------------------------- options, policy, state
 
 static struct job *create_fill(struct adamd_model *model, int first, int end) {
     struct job *job = job_create(model, (uint32_t)(end - first), NULL, NULL);

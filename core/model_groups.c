@@ -59,8 +59,7 @@ enum adamd_status extras_check_bytes(uint64_t bytes, struct adamd_fault *fault) 
                             (unsigned long long)bytes, ADAMD_EXTRAS_BYTES_MAX);
 }
 
-// ----------------------------------------------------------------------------------- looking at
-// them
+// --------------------------------------------------------------------------------- looking at them
 
 const struct adamd_options *adamd_model_options(const struct adamd_model *model, uint32_t group) {
     ADAMD_ASSERT(group < model->group_count);

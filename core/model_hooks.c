@@ -24,8 +24,7 @@ static enum adamd_hook_answer run_hooks(struct adamd_model *model, struct hook_r
     return answer;
 }
 
-// ---------------------------------------------------------------------------------- the step's
-// list
+// --------------------------------------------------------------------------------- the step's list
 
 bool hooks_wanted(const struct adamd_model *model) {
     const struct hook_lists *shared =
@@ -253,8 +252,7 @@ static void continue_hooks(struct adamd_model *model) {
     }
 }
 
-// --------------------------------------------------------------------- what the hooks have in
-// flight
+// ------------------------------------------------------------------- what the hooks have in flight
 
 void hooks_submit(struct adamd_model *model, struct job *job) {
     job->writes = model->hooking.accumulated;
@@ -274,8 +272,7 @@ void hooks_job_done(struct adamd_model *model, enum adamd_status status) {
     }
 }
 
-// ----------------------------------------------------------------------------------------- the
-// step
+// ---------------------------------------------------------------------------------------- the step
 
 static enum adamd_status prepare_args(struct adamd_model *model,
                                       const struct adamd_options *options) {
@@ -370,8 +367,7 @@ void hooks_destroy(struct adamd_model *model) {
     free(model->hooking.args.options);
 }
 
-// -------------------------------------------------------------------------- state_dict, and
-// loading it
+// ---------------------------------------------------------------------- state_dict, and loading it
 
 static enum adamd_status run_at_once(struct adamd_model *model, struct hook_run *run,
                                      struct adamd_hook_call *call) {
@@ -407,8 +403,7 @@ const struct adamd_fault *adamd_model_hook_fault(const struct adamd_model *model
     return &model->hook_fault;
 }
 
-// -------------------------------------------------------------------------------------
-// registration
+// ------------------------------------------------------------------------------------ registration
 
 enum adamd_status adamd_model_register_hook(struct adamd_model *model, enum adamd_hook_event event,
                                             const struct adamd_hook *hook, bool prepend,

@@ -591,8 +591,7 @@ struct published *published_find(struct adamd_model *model);
 enum adamd_status published_check_pull(const struct adamd_model *model,
                                        const struct adamd_wait *list);
 
-// --------------------------------------------------- model_hooks.c, hook_gradient.c,
-// model_actions.c
+// ------------------------------------------------- model_hooks.c, hook_gradient.c, model_actions.c
 
 struct action_hook;
 

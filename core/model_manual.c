@@ -4,8 +4,7 @@
 
 #include <stdlib.h>
 
-// -------------------------------------------------------------------------------------
-// accumulating
+// ------------------------------------------------------------------------------------ accumulating
 
 struct range {
     bool exists; // in the accumulated gradient already: added to, or replaced

@@ -150,8 +150,7 @@ void published_advance(struct adamd_model *model) {
     }
 }
 
-// ------------------------------------------------------------------------------------------
-// readers
+// ----------------------------------------------------------------------------------------- readers
 
 enum adamd_status published_check_pull(const struct adamd_model *model,
                                        const struct adamd_wait *list) {

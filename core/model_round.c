@@ -37,8 +37,7 @@ bool policy_turns_away(struct adamd_model *model, struct gradient *gradient) {
     return status != ADAMD_OK;
 }
 
-// ------------------------------------------------------------------------- ends of a list of
-// pushes
+// ------------------------------------------------------------------------ ends of a list of pushes
 
 static void skip_list(struct adamd_model *model, struct gradient_list *list) {
     tally_clear(&model->tally);

@@ -209,8 +209,7 @@ enum adamd_status step_build(struct adamd_model *model, struct slot *accumulated
     return status;
 }
 
-// ---------------------------------------------------------------------------------------
-// completion
+// -------------------------------------------------------------------------------------- completion
 
 static void advance_steps(struct adamd_model *model) {
     for (uint32_t i = 0; i < model->layout.tensor_count; i++) {

@@ -162,8 +162,7 @@ static enum adamd_status add_worker(struct adamd_workers *workers, const char *i
     return ADAMD_OK;
 }
 
-// --------------------------------------------------------------------------------------
-// registering
+// ------------------------------------------------------------------------------------- registering
 
 static void renew_lease(const struct adamd_workers *workers, struct adamd_worker *worker,
                         uint64_t now_ms) {
@@ -280,8 +279,7 @@ void adamd_workers_clear_epochs(struct adamd_workers *workers) {
     }
 }
 
-// ----------------------------------------------------------------------------------------
-// admission
+// --------------------------------------------------------------------------------------- admission
 
 static enum adamd_status check_epoch(const struct adamd_workers *workers, const char *id,
                                      uint64_t epoch, struct adamd_worker **ret_worker,
@@ -392,8 +390,7 @@ void adamd_workers_withdraw(struct adamd_worker *worker, uint64_t sequence) {
     }
 }
 
-// -------------------------------------------------------------------------------------------
-// leases
+// ------------------------------------------------------------------------------------------ leases
 
 bool adamd_worker_live(const struct adamd_worker *worker, uint64_t now_ms) {
     return worker->epoch != 0 && now_ms < worker->lease_end_ms;

@@ -43,8 +43,7 @@ static void end_call(struct differentiate_call *call) {
     free(call);
 }
 
-// ------------------------------------------------------------------------------------ the
-// admission
+// ----------------------------------------------------------------------------------- the admission
 
 static bool takes_type(const struct exchange *exchange) {
     const char *type = exchange_header(exchange, "Content-Type");

@@ -233,8 +233,7 @@ uint64_t reactor_stall_us(const struct reactor *reactor) {
     return reactor->stall_ns / 1000;
 }
 
-// ------------------------------------------------------------------------------------------
-// signals
+// ----------------------------------------------------------------------------------------- signals
 
 static void log_state(struct reactor *reactor) {
     const struct server *server = reactor->server;

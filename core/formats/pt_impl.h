@@ -83,8 +83,7 @@ struct pt_record *pt_archive_find(const struct adamd_pt_file *file, const char *
 bool pt_pickle_run(struct adamd_pt_file *file, const unsigned char *bytes, size_t size,
                    struct adamd_pt_value **ret_value);
 
-// -------------------------------------------------------------------------------------
-// pt_objects.c
+// ------------------------------------------------------------------------------------ pt_objects.c
 
 /** What a GLOBAL may name. */
 enum pt_callable {
@@ -118,8 +117,7 @@ bool pt_call(struct adamd_pt_file *file, const struct adamd_pt_value *callable,
 bool pt_persistent(struct adamd_pt_file *file, const struct adamd_pt_value *id,
                    struct adamd_pt_value **ret_value);
 
-// --------------------------------------------------------------------------------------
-// pt_values.c
+// ------------------------------------------------------------------------------------- pt_values.c
 
 struct adamd_pt_value *pt_value_new(struct adamd_pt_file *file, enum adamd_pt_kind kind);
 bool pt_list_add(struct adamd_pt_file *file, struct adamd_pt_value *list,

@@ -221,8 +221,7 @@ codec_addition_of_file(const struct adamd_safetensors *header, const struct adam
     return ADAMD_OK;
 }
 
-// --------------------------------------------------------------------------------------- the
-// answer
+// -------------------------------------------------------------------------------------- the answer
 
 Adamd__V1__AddParamGroupResponse *codec_added_message(struct codec_arena *arena,
                                                       const struct adamd_model *model,

@@ -180,8 +180,7 @@ codec_map_state(const struct adamd_layout *layout, const struct adamd_group_spec
                 struct codec_arena *arena, struct codec_state *ret_state,
                 struct adamd_fault *fault);
 
-// ------------------------------------------------------------- `adamd.param_groups` of a state
-// file
+// ------------------------------------------------------------ `adamd.param_groups` of a state file
 
 /** The JSON array of groups; malloc'ed. `keys` by group, may be NULL. NO_MEMORY. */
 ADAMD_MUST_USE enum adamd_status

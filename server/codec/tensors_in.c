@@ -110,8 +110,7 @@ void codec_upload_finish(struct codec_upload *upload) {
     *upload = (struct codec_upload){.file_bytes = upload->file_bytes};
 }
 
-// ---------------------------------------------------------------------------------------
-// differences
+// ------------------------------------------------------------------------------------- differences
 
 enum { DIFFERENCES_TOLD = 3 };
 

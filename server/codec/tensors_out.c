@@ -91,8 +91,7 @@ enum adamd_status codec_raw_file(const struct adamd_layout *layout,
     return ADAMD_OK;
 }
 
-// ---------------------------------------------------------------------------------------
-// parameters
+// -------------------------------------------------------------------------------------- parameters
 
 struct codec_plan {
     const struct adamd_layout *layout;

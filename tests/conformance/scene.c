@@ -348,8 +348,7 @@ static struct arrays expect(const struct scene *scene) {
     return after;
 }
 
-// ------------------------------------------------------------------------------------------
-// running
+// ----------------------------------------------------------------------------------------- running
 
 static struct adamd_buffer *load(struct bench *bench, enum adamd_memory memory,
                                  const unsigned char *array, uint64_t bytes) {

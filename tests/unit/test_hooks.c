@@ -302,8 +302,7 @@ START_TEST(a_hook_that_waits_is_called_again_before_the_next)
 }
 END_TEST
 
-// ---------------------------------------------------------------------- lists that change
-// meanwhile
+// --------------------------------------------------------------------- lists that change meanwhile
 
 static uint64_t victim;
 

@@ -333,8 +333,7 @@ START_TEST(the_scene_reaches_every_call)
 }
 END_TEST
 
-// -----------------------------------------------------------------------------------
-// specifications
+// ---------------------------------------------------------------------------------- specifications
 
 static struct adamd_tensor_spec tensors[] = {{.key = "w", .rank = 1, .shape = {4}},
                                              {.key = "b", .rank = 0}};

@@ -16,8 +16,7 @@ static struct kit kit, plain; // with hooks, and without
 static struct adamd_hook_registry *registry;
 static char order[64];
 
-// -------------------------------------------------------------------------------------------
-// setting
+// ----------------------------------------------------------------------------------------- setting
 
 static void create(enum adamd_trigger trigger) {
     struct kit_plan plan = kit_plan(trigger);
@@ -138,8 +137,7 @@ static uint64_t add_action(const struct adamd_action *action) {
     return id;
 }
 
-// ------------------------------------------------------------------------------------- around a
-// step
+// ----------------------------------------------------------------------------------- around a step
 
 static enum adamd_hook_answer write_letter(void *arg, struct adamd_hook_call *call) {
     ck_assert_ptr_nonnull(call->args);
@@ -242,8 +240,7 @@ START_TEST(changed_arguments_are_the_steps_and_only_this_steps)
 }
 END_TEST
 
-// --------------------------------------------------------------------------------- refused,
-// skipped
+// -------------------------------------------------------------------------------- refused, skipped
 
 static enum adamd_hook_answer refuse(void *arg, struct adamd_hook_call *call) {
     (void)arg;
@@ -393,8 +390,7 @@ START_TEST(a_failure_behind_the_step_stops_the_rest_but_the_version_stands)
 }
 END_TEST
 
-// ----------------------------------------------------------------------------- numbers of the
-// actions
+// -------------------------------------------------------------------------- numbers of the actions
 
 // What a model without hooks makes of `gradient` after `pushes` pushes.
 static void push_both(uint64_t pushes, const float to_kit[ELEMENTS],
@@ -782,8 +778,7 @@ START_TEST(ema_begins_with_a_copy_and_averages_from_then_on)
 }
 END_TEST
 
-// -------------------------------------------------------------------------------- BARRIER and
-// MANUAL
+// ------------------------------------------------------------------------------ BARRIER and MANUAL
 
 static void barrier_round(struct kit *of, bool reversed, const float first[ELEMENTS],
                           const float second[ELEMENTS]) {
@@ -997,8 +992,7 @@ START_TEST(a_refused_manual_step_tells_who_asked_and_keeps_the_gradient)
 }
 END_TEST
 
-// ------------------------------------------------------------------------- state_dict,
-// load_state_dict
+// --------------------------------------------------------------------- state_dict, load_state_dict
 
 static enum adamd_hook_answer note_dict(void *arg, struct adamd_hook_call *call) {
     note(*(const char *)arg);
@@ -1121,8 +1115,7 @@ START_TEST(load_hooks_run_around_a_load_and_may_replace_it)
 }
 END_TEST
 
-// ------------------------------------------------------------------------- hooks in the whole
-// state
+// ------------------------------------------------------------------------ hooks in the whole state
 
 static void add_everything(void) {
     struct adamd_action actions[6] = {make("unscale"),         make("clip_grad_norm"),
@@ -1293,8 +1286,7 @@ START_TEST(an_action_has_its_event)
 }
 END_TEST
 
-// ------------------------------------------------------------------------------------------
-// plugins
+// ----------------------------------------------------------------------------------------- plugins
 
 static int plugins_alive;
 
@@ -1385,8 +1377,7 @@ START_TEST(a_plugin_of_another_version_is_refused)
 }
 END_TEST
 
-// ---------------------------------------------------------------------------- ends in the middle
-// of it
+// ------------------------------------------------------------------------ ends in the middle of it
 
 // Destroyed, or the device lost, after each number of operations.
 START_TEST(a_model_may_end_between_any_two_operations)

@@ -296,8 +296,7 @@ START_TEST(a_size_that_overflows_cannot_be_written)
 }
 END_TEST
 
-// ---------------------------------------------------------------------------------------- a large
-// one
+// ------------------------------------------------------------------------------------- a large one
 
 static double seconds_since(struct timespec start) {
     struct timespec now;

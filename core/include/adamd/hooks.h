@@ -121,8 +121,7 @@ ADAMD_MUST_USE enum adamd_status adamd_register_optimizer_hook(struct adamd_hook
 /** False: it was gone already, which is no error. */
 bool adamd_remove_optimizer_hook(struct adamd_hook_registry *registry, uint64_t id);
 
-// ------------------------------------------------------------------------------------- of one
-// model
+// ------------------------------------------------------------------------------------ of one model
 
 /** register_step_pre_hook and its five siblings. BAD_FIELD: `prepend` of a step event, which
  *  PyTorch has not. TOO_LARGE, NO_MEMORY. On failure the hook is the caller's. */
@@ -137,8 +136,7 @@ bool adamd_model_remove_hook(struct adamd_model *model, uint64_t id);
 /** Why the last step, capture or load was refused with HOOK_FAILED. */
 const struct adamd_fault *adamd_model_hook_fault(const struct adamd_model *model);
 
-// -------------------------------------------------------- operations on the gradient, from
-// step_pre
+// ------------------------------------------------------- operations on the gradient, from step_pre
 
 // Each is submitted behind those before it; answer WAIT before the gradient or a result is needed.
 // NO_MEMORY, or OK without an operation where no parameter has a gradient.

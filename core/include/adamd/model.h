@@ -104,8 +104,7 @@ void adamd_model_destroy(struct adamd_model *model);
 ADAMD_MUST_USE enum adamd_status adamd_model_initialize(struct adamd_model *model,
                                                         struct adamd_fault *fault);
 
-// ------------------------------------------------------------------------------------- looking at
-// it
+// ----------------------------------------------------------------------------------- looking at it
 
 struct adamd_model_info {
     enum adamd_model_state state;
@@ -274,8 +273,7 @@ ADAMD_MUST_USE enum adamd_status adamd_push_commit(struct adamd_push *push, uint
  */
 void adamd_push_abandon(struct adamd_push *push);
 
-// ------------------------------------------------------------------------------- MANUAL: step,
-// zero
+// ------------------------------------------------------------------------------ MANUAL: step, zero
 
 typedef void adamd_stepped_fn(void *arg, enum adamd_status status,
                               const struct adamd_step_record *record, bool duplicate);
@@ -509,8 +507,7 @@ void adamd_differentiate_detach(struct adamd_differentiation *differentiation);
 /** Always the last call, whatever the others answered; gives up the wait. */
 void adamd_differentiate_end(struct adamd_differentiation *differentiation);
 
-// --------------------------------------------------------------------------------- changing it
-// live
+// -------------------------------------------------------------------------------- changing it live
 
 /** What becomes of one group: NULL means that it stays. */
 struct adamd_group_change {
@@ -587,8 +584,7 @@ ADAMD_MUST_USE enum adamd_status adamd_model_pause(struct adamd_model *model,
 ADAMD_MUST_USE enum adamd_status adamd_model_resume(struct adamd_model *model,
                                                     struct adamd_fault *fault);
 
-// ---------------------------------------------------------------------------------------------
-// time
+// -------------------------------------------------------------------------------------------- time
 
 /** Acts on leases and deadlines. To be called at adamd_model_next_due() and after a long
  * standstill. */
