@@ -161,12 +161,20 @@ enum adamd_status adamd_options_check(const struct adamd_options *options,
     return status == ADAMD_OK ? check_flags(options, fault) : status;
 }
 
+// By way of memory: gcc 12 makes one vector of two such conversions side by side, and then forgets
+// the rounding in it.
+static double round_to_float(double value) {
+    const volatile float rounded = (float)value;
+
+    return (double)rounded;
+}
+
 void adamd_options_round(struct adamd_options *options) {
     if (options->lr_is_tensor) {
-        options->lr = (double)(float)options->lr;
+        options->lr = round_to_float(options->lr);
     }
     if (options->betas_are_tensors) {
-        options->betas[0] = (double)(float)options->betas[0];
-        options->betas[1] = (double)(float)options->betas[1];
+        options->betas[0] = round_to_float(options->betas[0]);
+        options->betas[1] = round_to_float(options->betas[1]);
     }
 }

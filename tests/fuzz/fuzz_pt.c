@@ -26,7 +26,7 @@ static void put(struct output *output, const void *bytes, size_t size) {
 
 static void put_uint(struct output *output, uint64_t value, size_t size) {
     for (size_t i = 0; i < size; i++) {
-        const unsigned char byte = i < 8 ? (unsigned char)(value >> (8 * i)) : 0;
+        const unsigned char byte = (unsigned char)(i < 8 ? value >> (8 * i) : 0);
         put(output, &byte, 1);
     }
 }

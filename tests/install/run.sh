@@ -22,12 +22,12 @@ expect() {
 }
 
 cmake --install "$build" --prefix "$prefix" >/dev/null
-for file in bin/adamd bin/adamctl include/adamd/client.h; do
+for file in bin/adamd bin/adamctl include/adamd/client.h include/adamd/plugin.h; do
     [[ -e $prefix/$file ]] || fail "$file is not installed"
 done
 find "$prefix" -name adamd.conf | grep -q . || fail 'the sample configuration is not installed'
-# Nothing but the client library is anyone's to link.
-unexpected=$(find "$prefix/include" -type f ! -path '*/adamd/client.h')
+# Nothing but the client library is anyone's to link; plugin.h is for those whom the daemon loads.
+unexpected=$(find "$prefix/include" -type f ! -path '*/adamd/client.h' ! -path '*/adamd/plugin.h')
 [[ -z $unexpected ]] || fail "also installs $unexpected"
 [[ $("$prefix/bin/adamd" --version) == *0.1.0* ]] || fail 'adamd --version'
 [[ $("$prefix/bin/adamctl" version 2>/dev/null || "$prefix/bin/adamctl" --version) == *0.1.0* ]] ||
