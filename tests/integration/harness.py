@@ -16,6 +16,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -53,6 +54,11 @@ def find_binary(name="adamd"):
         if path.exists():
             return str(path)
     raise FileNotFoundError(f"{name} is not built: set ADAMD_BIN, or build a preset")
+
+
+def is_sanitized():
+    """Whether the daemon is a sanitizer's build: its shadow is many times the memory that is used."""
+    return re.search(rb"lib[at]san\.so", pathlib.Path(find_binary()).read_bytes()) is not None
 
 
 def eventually(check, limit=5.0, pause=0.01):
