@@ -106,35 +106,10 @@ static bool is_kept(const struct adamd_model *model) {
 }
 
 static void on_copied(struct adamd_model *model, struct job *job, enum adamd_status status) {
-    struct published *published = job->arg;
-
-    published->busy = false;
     model->ema_copying = false;
-    if (status == ADAMD_OK && published->view.version == model->version &&
-        published->view.generation == model->generation) {
-        model->ema_current = published;
+    if (published_copied(model, job->arg, status)) {
+        model->ema_current = job->arg;
     }
-}
-
-static void copy_average(struct adamd_model *model) {
-    struct published *published = published_find(model);
-    struct job *job;
-
-    if (published == NULL) {
-        return; // tried again when a reader releases one
-    }
-    job = job_create(model, 1, on_copied, published);
-    if (job == NULL) {
-        return;
-    }
-    published->busy = true;
-    published->view.generation = model->generation;
-    published->view.version = model->version;
-    model->ema_copying = true;
-    job->ops[0] = (struct adamd_op){
-        .kind = ADAMD_OP_COPY,
-        .copy = {published->buffer, model->arrays[ADAMD_EMA], 0, 0, model->arena_bytes}};
-    job_submit(model, job);
 }
 
 // Between two versions, so that the average is of the version that is visible.
@@ -156,7 +131,7 @@ void ema_advance(struct adamd_model *model) {
     }
     if (model->ema_pulls != NULL && model->ema_current == NULL && !model->ema_copying &&
         at_boundary) {
-        copy_average(model);
+        model->ema_copying = published_copy(model, ADAMD_EMA, on_copied);
     }
 }
 

@@ -588,6 +588,12 @@ void outgrown_release(struct adamd_model *model, struct outgrown *outgrown);
 
 /** A buffer that no reader holds, or NULL; and whether one more may wait in `list`. */
 struct published *published_find(struct adamd_model *model);
+/** Copies `array` to a buffer for readers, as of the visible version; `on_done` gets the copy as
+ * its job's argument. False if no buffer or no memory is free: to be tried again. */
+bool published_copy(struct adamd_model *model, enum adamd_array array, job_done_fn *on_done);
+/** A copy is made: whether it is of the version that is visible still. */
+bool published_copied(const struct adamd_model *model, struct published *published,
+                      enum adamd_status status);
 enum adamd_status published_check_pull(const struct adamd_model *model,
                                        const struct adamd_wait *list);
 

@@ -75,37 +75,36 @@ void published_turn(struct adamd_model *model, struct published *made) {
 
 // ------------------------------------------------------------------------------- copying on demand
 
-static void on_copied(struct adamd_model *model, struct job *job, enum adamd_status status) {
-    struct published *published = job->arg;
-
+bool published_copied(const struct adamd_model *model, struct published *published,
+                      enum adamd_status status) {
     published->busy = false;
-    model->copying = false;
-    if (status == ADAMD_OK && published->view.version == model->version &&
-        published->view.generation == model->generation) {
-        model->current = published;
-    }
+    return status == ADAMD_OK && published->view.version == model->version &&
+           published->view.generation == model->generation;
 }
 
 // Goes to the backend before the next step does, so it is of the version that is visible now.
-static void copy_current(struct adamd_model *model) {
+bool published_copy(struct adamd_model *model, enum adamd_array array, job_done_fn *on_done) {
     struct published *published = published_find(model);
-    struct job *job;
+    struct job *job = published == NULL ? NULL : job_create(model, 1, on_done, published);
 
-    if (published == NULL) {
-        return; // tried again when a reader releases one
-    }
-    job = job_create(model, 1, on_copied, published);
     if (job == NULL) {
-        return;
+        return false; // tried again when a reader releases one
     }
     published->busy = true;
     published->view.generation = model->generation;
     published->view.version = model->version;
-    model->copying = true;
     job->ops[0] = (struct adamd_op){
         .kind = ADAMD_OP_COPY,
-        .copy = {published->buffer, model->arrays[ADAMD_PARAM], 0, 0, model->arena_bytes}};
+        .copy = {published->buffer, model->arrays[array], 0, 0, model->arena_bytes}};
     job_submit(model, job);
+    return true;
+}
+
+static void on_copied(struct adamd_model *model, struct job *job, enum adamd_status status) {
+    model->copying = false;
+    if (published_copied(model, job->arg, status)) {
+        model->current = job->arg;
+    }
 }
 
 static bool is_quiet(const struct adamd_model *model) {
@@ -141,7 +140,7 @@ void published_advance(struct adamd_model *model) {
         }
     } else if (!model->step.active && !model->copying &&
                (model->pulls_ready != NULL || find_wait(model, true) != NULL)) {
-        copy_current(model);
+        model->copying = published_copy(model, ADAMD_PARAM, on_copied);
     }
     if (model->draining && is_quiet(model)) {
         while ((wait = find_wait(model, false)) != NULL) {

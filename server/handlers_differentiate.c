@@ -136,26 +136,13 @@ static enum adamd_status read_header(struct differentiate_call *call, struct ada
     return status;
 }
 
-static enum adamd_status write_pieces(struct differentiate_call *call, const unsigned char *data,
-                                      size_t size, struct adamd_fault *fault) {
-    while (size > 0) {
-        size_t entry = 0;
-        const size_t piece = codec_upload_piece(&call->upload, size, &entry);
-        if (piece == 0) {
-            return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "body",
-                              "there are bytes behind the last tensor");
-        }
-        const struct codec_target target = call->targets[entry];
-        const enum adamd_status status =
-            adamd_differentiate_write(call->differentiation, (enum adamd_array)target.array,
-                                      target.tensor, data, piece, fault);
-        if (status != ADAMD_OK) {
-            return status;
-        }
-        data += piece;
-        size -= piece;
-    }
-    return ADAMD_OK;
+static enum adamd_status write_piece(void *arg, size_t entry, const void *data, size_t size,
+                                     struct adamd_fault *fault) {
+    struct differentiate_call *call = arg;
+    const struct codec_target target = call->targets[entry];
+
+    return adamd_differentiate_write(call->differentiation, (enum adamd_array)target.array,
+                                     target.tensor, data, size, fault);
 }
 
 static enum adamd_status take_bytes(struct differentiate_call *call, const unsigned char *data,
@@ -173,7 +160,7 @@ static enum adamd_status take_bytes(struct differentiate_call *call, const unsig
             return fault->status;
         }
     }
-    return write_pieces(call, data + used, size - used, fault);
+    return codec_upload_data(&call->upload, data + used, size - used, write_piece, call, fault);
 }
 
 static void on_body(struct exchange *exchange, const unsigned char *data, size_t size) {

@@ -115,24 +115,11 @@ static enum adamd_status open_file(struct add_call *call, struct adamd_fault *fa
     return status == ADAMD_OK ? begin_addition(call, fault) : status;
 }
 
-static enum adamd_status write_pieces(struct add_call *call, const unsigned char *data, size_t size,
-                                      struct adamd_fault *fault) {
-    while (size > 0) {
-        size_t entry = 0;
-        const size_t piece = codec_upload_piece(&call->upload, size, &entry);
-        if (piece == 0) {
-            return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "body",
-                              "there are bytes behind the last tensor");
-        }
-        const enum adamd_status status =
-            adamd_addition_write(call->addition, call->codec.targets[entry], data, piece, fault);
-        if (status != ADAMD_OK) {
-            return status;
-        }
-        data += piece;
-        size -= piece;
-    }
-    return ADAMD_OK;
+static enum adamd_status write_piece(void *arg, size_t entry, const void *data, size_t size,
+                                     struct adamd_fault *fault) {
+    struct add_call *call = arg;
+
+    return adamd_addition_write(call->addition, call->codec.targets[entry], data, size, fault);
 }
 
 static enum adamd_status take_file(struct add_call *call, const unsigned char *data, size_t size,
@@ -148,7 +135,7 @@ static enum adamd_status take_file(struct add_call *call, const unsigned char *d
             return status;
         }
     }
-    return write_pieces(call, data + used, size - used, fault);
+    return codec_upload_data(&call->upload, data + used, size - used, write_piece, call, fault);
 }
 
 // --------------------------------------------------------------------------------------- a message

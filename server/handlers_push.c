@@ -335,23 +335,18 @@ static void take_framed(struct push_call *call, const unsigned char *data, size_
     }
 }
 
+static enum adamd_status write_piece(void *arg, size_t entry, const void *data, size_t size,
+                                     struct adamd_fault *fault) {
+    struct push_call *call = arg;
+
+    return adamd_push_write(call->push, call->gradients.targets[entry].tensor, data, size, fault);
+}
+
 static void write_pieces(struct push_call *call, const unsigned char *data, size_t size) {
     struct adamd_fault fault = {0};
 
-    while (size > 0) {
-        size_t entry = 0;
-        const size_t piece = codec_upload_piece(&call->upload, size, &entry);
-        const enum adamd_status status =
-            piece == 0 ? adamd_fail(&fault, ADAMD_LAYOUT_MISMATCH, "body",
-                                    "there are bytes behind the last tensor")
-                       : adamd_push_write(call->push, call->gradients.targets[entry].tensor, data,
-                                          piece, &fault);
-        if (status != ADAMD_OK) {
-            refuse(call, &fault);
-            return;
-        }
-        data += piece;
-        size -= piece;
+    if (codec_upload_data(&call->upload, data, size, write_piece, call, &fault) != ADAMD_OK) {
+        refuse(call, &fault);
     }
 }
 

@@ -264,24 +264,11 @@ static enum adamd_status write_piece(struct restore_call *call, const struct cod
                                size, fault);
 }
 
-static enum adamd_status write_pieces(struct restore_call *call, const unsigned char *data,
-                                      size_t size, struct adamd_fault *fault) {
-    while (size > 0) {
-        size_t entry = 0;
-        const size_t piece = codec_upload_piece(&call->upload, size, &entry);
-        if (piece == 0) {
-            return adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "body",
-                              "there are bytes behind the last tensor");
-        }
-        const struct codec_target target = call->state.targets[entry];
-        const enum adamd_status status = write_piece(call, &target, data, piece, fault);
-        if (status != ADAMD_OK) {
-            return status;
-        }
-        data += piece;
-        size -= piece;
-    }
-    return ADAMD_OK;
+static enum adamd_status take_piece(void *arg, size_t entry, const void *data, size_t size,
+                                    struct adamd_fault *fault) {
+    struct restore_call *call = arg;
+
+    return write_piece(call, &call->state.targets[entry], data, size, fault);
 }
 
 static enum adamd_status take_safetensors(struct restore_call *call, const unsigned char *data,
@@ -300,7 +287,7 @@ static enum adamd_status take_safetensors(struct restore_call *call, const unsig
             return status;
         }
     }
-    return write_pieces(call, data + used, size - used, fault);
+    return codec_upload_data(&call->upload, data + used, size - used, take_piece, call, fault);
 }
 
 // By its type if that tells, else by its first bytes.

@@ -225,6 +225,27 @@ int ctl_model(const struct ctl *ctl, size_t word, char ret_model[64]) {
     return code;
 }
 
+int ctl_list(const struct ctl *ctl, const char *path, const char *member, ctl_print_fn *print) {
+    char id[64], target[128];
+    struct reply reply;
+    int code = ctl_model(ctl, 0, id);
+
+    if (code == EXIT_OK) {
+        snprintf(target, sizeof target, "/v1/models/%s/%s", id, path);
+        code = ctl_call(ctl, &(struct request){.method = "GET", .target = target}, &reply);
+    }
+    if (code != EXIT_OK) {
+        return code;
+    }
+    if (ctl->json) {
+        reply_print(&reply);
+    } else {
+        print(ctl, cJSON_GetObjectItemCaseSensitive(reply.json, member));
+    }
+    reply_finish(&reply);
+    return EXIT_OK;
+}
+
 int ctl_confirm(const struct ctl *ctl, const char *format, ...) {
     char answer[16] = "";
     va_list arguments;

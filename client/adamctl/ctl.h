@@ -73,6 +73,11 @@ bool ctl_has(const struct ctl *ctl, const char *name);
 /** The model that is meant: the word of that index, --model, or the only one there is. */
 int ctl_model(const struct ctl *ctl, size_t word, char ret_model[64]);
 
+/** What the model of word 0 has under "/v1/models/{model}/<path>": the answer's `member` by
+ * `print`, or the answer as it came. */
+typedef void ctl_print_fn(const struct ctl *ctl, const cJSON *list);
+int ctl_list(const struct ctl *ctl, const char *path, const char *member, ctl_print_fn *print);
+
 /** Asks, or looks for --yes. */
 int ctl_confirm(const struct ctl *ctl, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

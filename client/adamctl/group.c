@@ -82,24 +82,7 @@ static void print_group(const struct ctl *ctl, const struct reply *reply, const 
 }
 
 int run_group_list(const struct ctl *ctl) {
-    char model[64], target[128];
-    struct reply reply;
-    int code = ctl_model(ctl, 0, model);
-
-    if (code == EXIT_OK) {
-        snprintf(target, sizeof target, "/v1/models/%s/groups", model);
-        code = ctl_call(ctl, &(struct request){.method = "GET", .target = target}, &reply);
-    }
-    if (code != EXIT_OK) {
-        return code;
-    }
-    if (ctl->json) {
-        reply_print(&reply);
-    } else {
-        print_groups(ctl, cJSON_GetObjectItemCaseSensitive(reply.json, "paramGroups"));
-    }
-    reply_finish(&reply);
-    return EXIT_OK;
+    return ctl_list(ctl, "groups", "paramGroups", print_groups);
 }
 
 // --extra KEY=JSON.

@@ -50,24 +50,7 @@ static void print_hooks(const struct ctl *ctl, const cJSON *hooks) {
 }
 
 int run_hook_list(const struct ctl *ctl) {
-    char id[64], target[128];
-    struct reply reply;
-    int code = ctl_model(ctl, 0, id);
-
-    if (code == EXIT_OK) {
-        snprintf(target, sizeof target, "/v1/models/%s/hooks", id);
-        code = ctl_call(ctl, &(struct request){.method = "GET", .target = target}, &reply);
-    }
-    if (code != EXIT_OK) {
-        return code;
-    }
-    if (ctl->json) {
-        reply_print(&reply);
-    } else {
-        print_hooks(ctl, cJSON_GetObjectItemCaseSensitive(reply.json, "hooks"));
-    }
-    reply_finish(&reply);
-    return EXIT_OK;
+    return ctl_list(ctl, "hooks", "hooks", print_hooks);
 }
 
 // --------------------------------------------------------------------------------------------- add

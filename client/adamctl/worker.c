@@ -36,22 +36,5 @@ static void print_workers(const struct ctl *ctl, const cJSON *workers) {
 }
 
 int run_worker_list(const struct ctl *ctl) {
-    char id[64], target[128];
-    struct reply reply;
-    int code = ctl_model(ctl, 0, id);
-
-    if (code == EXIT_OK) {
-        snprintf(target, sizeof target, "/v1/models/%s/workers", id);
-        code = ctl_call(ctl, &(struct request){.method = "GET", .target = target}, &reply);
-    }
-    if (code != EXIT_OK) {
-        return code;
-    }
-    if (ctl->json) {
-        reply_print(&reply);
-    } else {
-        print_workers(ctl, cJSON_GetObjectItemCaseSensitive(reply.json, "workers"));
-    }
-    reply_finish(&reply);
-    return EXIT_OK;
+    return ctl_list(ctl, "workers", "workers", print_workers);
 }

@@ -126,6 +126,18 @@ ADAMD_MUST_USE enum adamd_status codec_upload_head(struct codec_upload *upload, 
  */
 size_t codec_upload_piece(struct codec_upload *upload, size_t size, size_t *ret_entry);
 
+/** Takes bytes that belong to one entry of the header. */
+typedef enum adamd_status codec_piece_fn(void *arg, size_t entry, const void *data, size_t size,
+                                         struct adamd_fault *fault);
+
+/**
+ * All of the next bytes of data, told apart by codec_upload_piece() and given to `take`.
+ * LAYOUT_MISMATCH past the end of the data section, or what `take` fails with.
+ */
+ADAMD_MUST_USE enum adamd_status codec_upload_data(struct codec_upload *upload, const void *data,
+                                                   size_t size, codec_piece_fn *take, void *arg,
+                                                   struct adamd_fault *fault);
+
 /** True when every byte of the file was seen. */
 bool codec_upload_complete(const struct codec_upload *upload);
 

@@ -100,6 +100,26 @@ size_t codec_upload_piece(struct codec_upload *upload, size_t size, size_t *ret_
     return piece;
 }
 
+enum adamd_status codec_upload_data(struct codec_upload *upload, const void *data, size_t size,
+                                    codec_piece_fn *take, void *arg, struct adamd_fault *fault) {
+    const unsigned char *at = data;
+
+    while (size > 0) {
+        size_t entry = 0;
+        const size_t piece = codec_upload_piece(upload, size, &entry);
+        const enum adamd_status status = piece == 0
+                                             ? adamd_fail(fault, ADAMD_LAYOUT_MISMATCH, "body",
+                                                          "there are bytes behind the last tensor")
+                                             : take(arg, entry, at, piece, fault);
+        if (status != ADAMD_OK) {
+            return status;
+        }
+        at += piece;
+        size -= piece;
+    }
+    return ADAMD_OK;
+}
+
 bool codec_upload_complete(const struct codec_upload *upload) {
     return upload->ready && upload->at == upload->header.data_bytes;
 }
