@@ -1,46 +1,22 @@
-// Eight bytes a step: by the CPU's own instruction, or by eight tables.
+// By the CPU's own instruction, eight bytes a step, or by tables.
 #include "adamd/crc32c.h"
+
+#include "crc_tables.h"
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
 
-enum { TABLES = 8 };
-
-static const uint32_t polynomial = 0x82F63B78; // reflected
-static uint32_t tables[TABLES][256];           // [k]: k zero bytes further on
+static struct crc_tables tables;
 static pthread_once_t filled = PTHREAD_ONCE_INIT;
 
 static void fill_tables(void) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t crc = i;
-        for (int bit = 0; bit < 8; bit++) {
-            crc = crc >> 1 ^ (crc & 1 ? polynomial : 0);
-        }
-        tables[0][i] = crc;
-    }
-    for (uint32_t i = 0; i < 256; i++) {
-        for (int k = 1; k < TABLES; k++) {
-            const uint32_t before = tables[k - 1][i];
-            tables[k][i] = before >> 8 ^ tables[0][before & 0xFF];
-        }
-    }
+    crc_tables_fill(&tables, 0x82F63B78);
 }
 
 static uint32_t run_tables(uint32_t crc, const unsigned char *data, size_t size) {
     (void)pthread_once(&filled, fill_tables);
-    for (; size >= TABLES; data += TABLES, size -= TABLES) {
-        uint32_t next = 0;
-        for (int k = 0; k < TABLES; k++) {
-            const uint32_t byte = data[k] ^ (k < 4 ? crc >> (8 * k) & 0xFF : 0);
-            next ^= tables[TABLES - 1 - k][byte];
-        }
-        crc = next;
-    }
-    for (; size > 0; data++, size--) {
-        crc = crc >> 8 ^ tables[0][(crc ^ *data) & 0xFF];
-    }
-    return crc;
+    return crc_tables_run(&tables, crc, data, size);
 }
 
 #if defined(__x86_64__)
